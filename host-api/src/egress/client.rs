@@ -1,0 +1,250 @@
+//! The guarded HTTP client.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{self, HeaderMap};
+use reqwest::{Method, StatusCode};
+use url::{Host, Url};
+
+use super::policy::{Denied, Policy};
+
+/// How many ports have a connection pool at once; more of them share by taking turns.
+const POOLS_MAX: usize = 64;
+
+/// What the client is held to.
+#[derive(Clone, Debug)]
+pub struct EgressSettings {
+    /// Which addresses may be dialled.
+    pub policy: Policy,
+    /// Longest time until a connection stands, name resolution and TLS included.
+    pub connect_timeout: Duration,
+    /// Largest response body, in bytes, after decompression.
+    pub response_max_bytes: usize,
+    /// Most redirects that are followed for one request.
+    pub redirects_max: u32,
+    /// Idle connections kept for one host and port.
+    pub idle_connections_max: usize,
+}
+
+/// An HTTP client that dials only what its policy admits. Cheap to clone.
+#[derive(Clone)]
+pub struct Egress {
+    settings: Arc<EgressSettings>,
+    tls: rustls::ClientConfig,
+    /// One pool for each port: the resolver, where addresses are checked, is told the name but not the port, and a
+    /// rule of the policy may be for one port alone.
+    pools: Arc<Mutex<HashMap<u16, reqwest::Client>>>,
+}
+
+/// A request to make.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    /// Where to.
+    pub url: Url,
+    /// Headers; framing headers are the client's own business.
+    pub headers: HeaderMap,
+    /// The body; empty for none.
+    pub body: Bytes,
+}
+
+/// A response, read to its end.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// The status of the last hop.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, decompressed.
+    pub body: Bytes,
+}
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub enum EgressError {
+    /// The policy does not admit the target.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The URL cannot be called.
+    #[error("the URL cannot be called: {0}")]
+    Unusable(String),
+    /// The target redirected too often.
+    #[error("more than {0} redirects")]
+    TooManyRedirects(u32),
+    /// The body is larger than allowed.
+    #[error("the response is larger than {0} bytes")]
+    TooLarge(usize),
+    /// No connection, or it broke.
+    #[error("{0}")]
+    Connection(String),
+}
+
+impl Egress {
+    /// A client with its own connection pools. Trusts the certificates of the operating system.
+    ///
+    /// # Errors
+    /// When the TLS library does not accept its own defaults.
+    pub fn new(settings: EgressSettings) -> Result<Self, rustls::Error> {
+        let mut roots = rustls::RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        let (usable, unusable) = roots.add_parsable_certificates(found.certs);
+        if usable == 0 {
+            tracing::warn!(unusable, "no root certificates found on this system: https targets cannot be verified");
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { settings: Arc::new(settings), tls, pools: Arc::default() })
+    }
+
+    /// Sends `request`, follows redirects, and reads the whole response.
+    ///
+    /// There is no overall timeout here: the caller drops the future, which closes the connection.
+    ///
+    /// # Errors
+    /// See [`EgressError`]; only [`EgressError::Connection`] may pass when tried again.
+    pub async fn send(&self, mut request: Request) -> Result<Response, EgressError> {
+        for _ in 0..=self.settings.redirects_max {
+            let response = self.send_once(&request).await?;
+            match redirect_target(&request.url, response.status(), response.headers()) {
+                Some(target) => follow(&mut request, response.status(), target),
+                None => return self.read(response).await,
+            }
+        }
+        Err(EgressError::TooManyRedirects(self.settings.redirects_max))
+    }
+
+    async fn send_once(&self, request: &Request) -> Result<reqwest::Response, EgressError> {
+        let url = &request.url;
+        let (Some(host), Some(port), "http" | "https") = (url.host(), url.port_or_known_default(), url.scheme()) else {
+            return Err(EgressError::Unusable(format!("`{}` is not an http or https URL with a host", url.scheme())));
+        };
+        // A literal address never reaches the resolver, so it is checked here.
+        match host {
+            Host::Ipv4(address) => self.settings.policy.check(&host.to_string(), port, [IpAddr::V4(address)])?,
+            Host::Ipv6(address) => self.settings.policy.check(&host.to_string(), port, [IpAddr::V6(address)])?,
+            Host::Domain(_) => {}
+        }
+        let sending = self
+            .pool(port)?
+            .request(request.method.clone(), url.clone())
+            .headers(request.headers.clone())
+            .body(request.body.clone());
+        sending.send().await.map_err(|error| classify(&error))
+    }
+
+    async fn read(&self, mut response: reqwest::Response) -> Result<Response, EgressError> {
+        let limit = self.settings.response_max_bytes;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
+            if body.len() + chunk.len() > limit {
+                return Err(EgressError::TooLarge(limit));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Response { status, headers, body: body.freeze() })
+    }
+
+    fn pool(&self, port: u16) -> Result<reqwest::Client, EgressError> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = pools.get(&port) {
+            return Ok(client.clone());
+        }
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(self.tls.clone())
+            .dns_resolver(GuardedResolver { settings: Arc::clone(&self.settings), port })
+            .connect_timeout(self.settings.connect_timeout)
+            .pool_max_idle_per_host(self.settings.idle_connections_max)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| EgressError::Unusable(describe(&error)))?;
+        if pools.len() >= POOLS_MAX {
+            pools.clear();
+        }
+        pools.insert(port, client.clone());
+        Ok(client)
+    }
+}
+
+/// Resolves a name and checks every address before any is dialled.
+struct GuardedResolver {
+    settings: Arc<EgressSettings>,
+    port: u16,
+}
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (settings, port) = (Arc::clone(&self.settings), self.port);
+        Box::pin(async move {
+            let addresses: Vec<_> = tokio::net::lookup_host((name.as_str(), port)).await?.collect();
+            settings.policy.check(name.as_str(), port, addresses.iter().map(std::net::SocketAddr::ip))?;
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Where a response sends its client, if it does (RFC 9110 section 15.4).
+fn redirect_target(url: &Url, status: StatusCode, headers: &HeaderMap) -> Option<Url> {
+    if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    url.join(headers.get(header::LOCATION)?.to_str().ok()?).ok()
+}
+
+/// Turns `request` into the one that a redirect asks for: 303, and 301 or 302 after a POST, become a GET; secrets of
+/// the request stay with the origin they were meant for.
+fn follow(request: &mut Request, status: StatusCode, target: Url) {
+    let to_get = status == StatusCode::SEE_OTHER || (status.as_u16() <= 302 && request.method == Method::POST);
+    if to_get {
+        request.method = Method::GET;
+        request.body = Bytes::new();
+        for name in [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LENGTH] {
+            request.headers.remove(name);
+        }
+    }
+    if request.url.origin() != target.origin() {
+        for name in [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION, header::HOST] {
+            request.headers.remove(name);
+        }
+    }
+    request.url = target;
+}
+
+fn classify(error: &reqwest::Error) -> EgressError {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(denied) = cause.downcast_ref::<Denied>() {
+            return EgressError::Denied(denied.clone());
+        }
+        source = cause.source();
+    }
+    if error.is_builder() {
+        return EgressError::Unusable(describe(error));
+    }
+    EgressError::Connection(describe(error))
+}
+
+/// The innermost causes in words, without the URL: it may carry a secret in its query.
+fn describe(error: &reqwest::Error) -> String {
+    let mut causes = Vec::new();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        causes.push(cause.to_string());
+        source = cause.source();
+    }
+    causes.dedup();
+    if causes.is_empty() { "the request failed".to_owned() } else { causes.join(": ") }
+}

@@ -1,0 +1,161 @@
+//! Reads requests: paths, queries and bodies become values or a [`Problem`], never a refusal of the framework.
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::problem::{Problem, ProblemCode};
+use super::Api;
+use crate::model::reader::{Fault, Faults, Members};
+
+/// The id in the path.
+pub(super) struct Id<T>(pub(super) T);
+
+impl<T: From<Uuid>, S: Send + Sync> FromRequestParts<S> for Id<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let (name, text) = path_parameter(parts, state).await?;
+        match Uuid::try_parse(&text) {
+            Ok(id) => Ok(Self(T::from(id))),
+            Err(_) => Err(Problem::parameter(&name, "must be a UUID")),
+        }
+    }
+}
+
+/// The last part of the path, as text.
+pub(super) struct PathText(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathText {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Ok(Self(path_parameter(parts, state).await?.1))
+    }
+}
+
+async fn path_parameter<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<(String, String), Problem> {
+    let parameters = RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|_| Problem::parameter("path", "must be percent-encoded UTF-8"))?;
+    let first = parameters.iter().next().map(|(name, text)| (name.to_owned(), text.to_owned()));
+    first.ok_or_else(|| Problem::internal("a route without a parameter asked for one"))
+}
+
+/// The query, whose parameters are taken one by one; what is left is unknown and a fault.
+pub(super) struct Query {
+    pairs: Vec<(String, String)>,
+    known: Vec<&'static str>,
+    faults: Vec<Fault>,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Query {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let query = parts.uri.query().unwrap_or_default();
+        let pairs = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        Ok(Self { pairs, known: Vec::new(), faults: Vec::new() })
+    }
+}
+
+impl Query {
+    /// The parameter `name`, read by `parse`, whose error says what is allowed.
+    pub(super) fn take<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        self.known.push(name);
+        let mut given = self.pairs.iter().filter(|(key, _)| key == name);
+        let (_, text) = given.next()?;
+        let parsed = if given.next().is_some() { Err("is given twice".to_owned()) } else { parse(text) };
+        parsed.map_err(|message| self.faults.push(Fault { pointer: name.to_owned(), message })).ok()
+    }
+
+    /// Refuses the request when a parameter was faulty or unknown.
+    pub(super) fn finish(mut self) -> Result<(), Problem> {
+        for (name, _) in self.pairs.iter().filter(|(name, _)| !self.known.contains(&name.as_str())) {
+            let message = format!("unknown parameter; known here: {}", self.known.join(", "));
+            self.faults.push(Fault { pointer: name.clone(), message });
+        }
+        if self.faults.is_empty() { Ok(()) } else { Err(Problem::faulty(ProblemCode::InvalidRequest, self.faults)) }
+    }
+}
+
+/// A JSON body; `None` when there is none.
+pub(super) struct JsonBody(pub(super) Option<Value>);
+
+impl FromRequest<Api> for JsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let is_json = is_json(request.headers());
+        let limit = api.config.request_max_bytes;
+        let bytes = read_body(request.into_body(), limit, "request_max_bytes").await?;
+        if bytes.is_empty() {
+            return Ok(Self(None));
+        }
+        if !is_json {
+            return Err(Problem::new(ProblemCode::UnsupportedMediaType, "send the body as `application/json`"));
+        }
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok(Self(Some(value))),
+            Err(error) => Err(Problem::new(ProblemCode::MalformedJson, error.to_string())),
+        }
+    }
+}
+
+/// Reads a body up to `limit` bytes.
+pub(super) async fn read_body(body: Body, limit: usize, setting: &str) -> Result<Bytes, Problem> {
+    to_bytes(body, limit).await.map_err(|error| {
+        let too_large = std::error::Error::source(&error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
+        if too_large {
+            let detail = format!("the body is larger than {limit} bytes (`{setting}`)");
+            Problem::new(ProblemCode::PayloadTooLarge, detail)
+        } else {
+            Problem::new(ProblemCode::MalformedJson, "the body ended before its time")
+        }
+    })
+}
+
+/// Whether a body says that it is JSON. One that says nothing is taken for JSON, as the original did.
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return true };
+    let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+/// Reads the members of a body with `read`, and refuses it with all faults that were found.
+pub(super) fn read_members<T>(
+    body: &JsonBody,
+    read: impl for<'a> FnOnce(&mut Members<'a>, &Faults) -> Option<T>,
+) -> Result<T, Problem> {
+    let faults = Faults::default();
+    let parsed = match &body.0 {
+        Some(value) => Members::of(value, "", &faults).and_then(|mut members| {
+            let parsed = read(&mut members, &faults);
+            members.finish();
+            parsed
+        }),
+        None => {
+            faults.add("", "a JSON object is missing");
+            None
+        }
+    };
+    let faults = faults.into_vec();
+    match parsed {
+        Some(parsed) if faults.is_empty() => Ok(parsed),
+        _ => {
+            let in_definition = faults.iter().any(|fault| fault.pointer.starts_with("/definition"));
+            let code = if in_definition { ProblemCode::InvalidDefinition } else { ProblemCode::InvalidRequest };
+            Err(Problem::faulty(code, faults))
+        }
+    }
+}
+
+/// `text` as a whole number from `min` to `max`.
+pub(super) fn whole_number(text: &str, min: u32, max: u32) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+    number.ok_or_else(|| format!("must be a whole number from {min} to {max}"))
+}

@@ -1,0 +1,245 @@
+//! Runs: starting them, watching them, and telling them what to do.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::Api;
+use super::extract::{Id, JsonBody, Query, read_members};
+use super::openapi::{CommandProblems, ListProblems, ReadProblems, WriteProblems};
+use super::page::{List, ListParams, number_request, page_request};
+use super::problem::{Problem, ProblemCode};
+use super::views::{JournalEntryView, RunView, SnapshotView, StatusView, StepView};
+use super::workflows;
+use crate::engine::{self, Trigger};
+use crate::model::id::{RunId, WorkflowId};
+use crate::model::journal::Message;
+use crate::store::{Idempotency, RunFilter, RunRow, Sent};
+
+const IDEMPOTENCY_KEY_MAX_BYTES: usize = 255;
+
+/// What starts a run.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StartRun {
+    /// The run's input: any JSON value. Expressions see it as `trigger`.
+    #[schema(required = false)]
+    input: Value,
+}
+
+/// A run was accepted: it is on disk and will be executed.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Accepted {
+    run_id: Uuid,
+    status: StatusView,
+}
+
+/// Accepts a run, or finds the one that the same request was answered with before.
+pub(super) async fn accept(api: &Api, trigger: Trigger) -> Result<Accepted, Problem> {
+    match api.engine.start_run(trigger).await? {
+        engine::Accepted::New(id) => Ok(Accepted { run_id: id.0, status: StatusView::Queued }),
+        engine::Accepted::Repeated(id) => {
+            let run = find(api, id).await?;
+            Ok(Accepted { run_id: id.0, status: run.status.into() })
+        }
+        engine::Accepted::Conflict => Err(Problem::new(
+            ProblemCode::IdempotencyConflict,
+            "the same key came before with another body; use a new key for a new run",
+        )),
+    }
+}
+
+async fn find(api: &Api, id: RunId) -> Result<RunRow, Problem> {
+    api.store.run(id).await?.ok_or_else(|| not_found(id))
+}
+
+fn not_found(id: RunId) -> Problem {
+    Problem::new(ProblemCode::RunNotFound, format!("no run has the id {id}"))
+}
+
+/// Start a run
+///
+/// With an `Idempotency-Key` a repeat answers the same run; the key belongs to the workflow and lives as long as the
+/// run.
+#[utoipa::path(post, path = "/workflows/{workflow_id}/runs", tag = "runs",
+    params(("workflow_id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255)),
+    request_body = Option<StartRun>,
+    responses((status = 202, body = Accepted, headers(("Location" = String, description = "The run"))), WriteProblems))]
+pub(super) async fn start(
+    State(api): State<Api>,
+    Id(workflow_id): Id<WorkflowId>,
+    headers: HeaderMap,
+    body: JsonBody,
+) -> Result<Response, Problem> {
+    let input = if body.0.is_none() {
+        Value::Null
+    } else {
+        read_members(&body, |members, _| {
+            Some(StartRun { input: members.take_nullable("input").cloned().unwrap_or(Value::Null) })
+        })?
+        .input
+    };
+    let key = idempotency_key(&headers)?;
+    let workflow = workflows::find(&api, workflow_id).await?;
+    if !workflow.is_active {
+        return Err(Problem::new(ProblemCode::WorkflowInactive, "somebody switched this workflow off"));
+    }
+    let input = input.to_string().into_bytes();
+    let hash: [u8; 32] = Sha256::digest(&input).into();
+    let idempotency = key.map(|key| Idempotency { key: format!("api:{key}"), hash: Some(hash) });
+    let trigger = Trigger { workflow_id, revision: workflow.revision.number, input, idempotency };
+    let accepted = accept(&api, trigger).await?;
+    let location = [(header::LOCATION, format!("/runs/{}", accepted.run_id))];
+    Ok((StatusCode::ACCEPTED, location, Json(accepted)).into_response())
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    static NAME: HeaderName = HeaderName::from_static("idempotency-key");
+    let Some(value) = headers.get(&NAME) else { return Ok(None) };
+    let text = value.to_str().ok().filter(|text| (1..=IDEMPOTENCY_KEY_MAX_BYTES).contains(&text.len()));
+    match text {
+        Some(text) => Ok(Some(text.to_owned())),
+        None => Err(Problem::parameter(
+            "Idempotency-Key",
+            format!("must be 1 to {IDEMPOTENCY_KEY_MAX_BYTES} visible ASCII characters"),
+        )),
+    }
+}
+
+/// List runs, newest first
+#[utoipa::path(get, path = "/runs", tag = "runs",
+    params(ListParams, ("workflow_id" = Option<Uuid>, Query), ("status" = Option<StatusView>, Query)),
+    responses((status = 200, body = List<RunView>), ListProblems))]
+pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Response, Problem> {
+    let request = page_request(&mut query);
+    let workflow_id = query.take("workflow_id", |text| {
+        Uuid::try_parse(text).map(WorkflowId).map_err(|_| "must be a UUID".to_owned())
+    });
+    let status = query.take("status", |text| {
+        StatusView::parse(text).ok_or_else(|| format!("must be one of {}", StatusView::NAMES.join(", ")))
+    });
+    query.finish()?;
+    let page = api.store.runs(RunFilter { workflow_id, status: status.map(Into::into) }, request).await?;
+    Ok(Json(List::of(page, |run| RunView::of(&run))).into_response())
+}
+
+/// Get a run
+///
+/// With `wait` the answer comes when the run is over or the time is up, whichever is first.
+#[utoipa::path(get, path = "/runs/{run_id}", tag = "runs",
+    params(("run_id" = Uuid, Path), ("wait" = Option<String>, Query, pattern = "^[0-9]{1,5}(ms|s|m)?$",
+        description = "How long to wait for the end: `30s`, `500ms`, `1m`, or seconds", example = "30s")),
+    responses((status = 200, body = RunView), ReadProblems))]
+pub(super) async fn get(
+    State(api): State<Api>,
+    Id(id): Id<RunId>,
+    mut query: Query,
+) -> Result<Json<RunView>, Problem> {
+    let longest = Duration::from_secs(api.config.wait_max_seconds.into());
+    let wait = query.take("wait", |text| parse_wait(text, longest));
+    query.finish()?;
+    let run = match wait {
+        Some(wait) => api.engine.run_when_finished(id, wait).await?.ok_or_else(|| not_found(id))?,
+        None => find(&api, id).await?,
+    };
+    Ok(Json(RunView::of(&run)))
+}
+
+fn parse_wait(text: &str, longest: Duration) -> Result<Duration, String> {
+    let rule = || format!("must be like `30s`, `500ms` or `1m`, and at most {} seconds", longest.as_secs());
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| rule())?;
+    let wait = match unit {
+        "" | "s" => Duration::from_secs(number),
+        "ms" => Duration::from_millis(number),
+        "m" => Duration::from_secs(number.saturating_mul(60)),
+        _ => return Err(rule()),
+    };
+    if wait <= longest { Ok(wait) } else { Err(rule()) }
+}
+
+/// Get the steps of a run, with their results
+#[utoipa::path(get, path = "/runs/{run_id}/steps", tag = "runs", params(("run_id" = Uuid, Path)),
+    responses((status = 200, body = List<StepView>), ReadProblems))]
+pub(super) async fn steps(State(api): State<Api>, Id(id): Id<RunId>) -> Result<Response, Problem> {
+    let inspection = api.engine.inspect(&find(&api, id).await?).await?;
+    let steps = inspection.definition().steps.iter();
+    Ok(Json(List::whole(steps.map(|step| StepView::of(step, &inspection.state)).collect())).into_response())
+}
+
+/// Get the journal of a run: everything that happened to it
+#[utoipa::path(get, path = "/runs/{run_id}/journal", tag = "runs", params(("run_id" = Uuid, Path), ListParams),
+    responses((status = 200, body = List<JournalEntryView>), ReadProblems))]
+pub(super) async fn journal(
+    State(api): State<Api>,
+    Id(id): Id<RunId>,
+    mut query: Query,
+) -> Result<Response, Problem> {
+    let (limit, after) = number_request(&mut query);
+    query.finish()?;
+    find(&api, id).await?;
+    let rows = api.store.journal(id, after.unwrap_or(0), limit + 1).await?;
+    Ok(Json(List::numbered(rows, limit, |row| row.seq, JournalEntryView::from)).into_response())
+}
+
+/// Get the snapshots of a run, with their contents
+#[utoipa::path(get, path = "/runs/{run_id}/snapshots", tag = "runs", params(("run_id" = Uuid, Path)),
+    responses((status = 200, body = List<SnapshotView>), ReadProblems))]
+pub(super) async fn snapshots(State(api): State<Api>, Id(id): Id<RunId>) -> Result<Response, Problem> {
+    let inspection = api.engine.inspect(&find(&api, id).await?).await?;
+    let snapshots = SnapshotView::all(inspection.definition(), &inspection.state);
+    Ok(Json(List::whole(snapshots)).into_response())
+}
+
+async fn send(api: &Api, id: RunId, message: Message, refused: Problem) -> Result<Response, Problem> {
+    find(api, id).await?;
+    match api.engine.send(id, message).await? {
+        Sent::Delivered => Ok((StatusCode::ACCEPTED, Json(RunView::of(&find(api, id).await?))).into_response()),
+        Sent::Refused => Err(refused),
+    }
+}
+
+/// Cancel a run
+///
+/// The attempt under way is given up; a waiting run ends at once.
+#[utoipa::path(post, path = "/runs/{run_id}/cancel", tag = "runs", params(("run_id" = Uuid, Path)),
+    responses((status = 202, body = RunView), CommandProblems))]
+pub(super) async fn cancel(State(api): State<Api>, Id(id): Id<RunId>) -> Result<Response, Problem> {
+    let refused = Problem::new(ProblemCode::RunFinished, "a run that is over cannot be canceled");
+    send(&api, id, Message::Cancel, refused).await
+}
+
+/// Continue a failed run from its failed step
+///
+/// Steps that are done stay done. The failed one gets a new idempotency key.
+#[utoipa::path(post, path = "/runs/{run_id}/redrive", tag = "runs", params(("run_id" = Uuid, Path)),
+    responses((status = 202, body = RunView), CommandProblems))]
+pub(super) async fn redrive(State(api): State<Api>, Id(id): Id<RunId>) -> Result<Response, Problem> {
+    let refused = Problem::new(ProblemCode::RunNotFailed, "only a run that has FAILED can be redriven");
+    send(&api, id, Message::Redrive, refused).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_have_units_and_a_limit() {
+        let longest = Duration::from_secs(60);
+        for (text, millis) in [("30s", 30_000), ("500ms", 500), ("1m", 60_000), ("0", 0), ("7", 7000)] {
+            assert_eq!(parse_wait(text, longest), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for bad in ["61s", "2m", "s", "", "-1", "1h", "1.5s", "99999999999999999999m"] {
+            assert!(parse_wait(bad, longest).is_err(), "{bad}");
+        }
+    }
+}

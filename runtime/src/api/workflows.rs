@@ -1,0 +1,224 @@
+//! Workflows and their revisions.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::Api;
+use super::definition::DefinitionSchema;
+use super::extract::{Id, JsonBody, Query, read_members};
+use super::openapi::{CommandProblems, CreateProblems, ListProblems, ReadProblems, WriteProblems};
+use super::page::{List, ListParams, number_request, page_request};
+use super::problem::{Problem, ProblemCode};
+use crate::clock::new_id;
+use crate::model::definition::Definition;
+use crate::model::id::WorkflowId;
+use crate::model::limits::Limits;
+use crate::model::reader::{Faults, Members};
+use crate::model::time::Timestamp;
+use crate::store::{NewRevision, Revision, Workflow, WorkflowChange};
+
+/// Longest name of a workflow, in characters.
+const NAME_MAX_CHARS: usize = 200;
+
+/// A workflow to create.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateWorkflow {
+    /// What people call it.
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    #[schema(value_type = DefinitionSchema)]
+    definition: Value,
+}
+
+/// A new revision. What is left out stays as it is.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UpdateWorkflow {
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+    #[schema(value_type = Option<DefinitionSchema>)]
+    definition: Option<Value>,
+}
+
+/// A workflow with its current revision.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Workflow)]
+pub(super) struct WorkflowView {
+    id: Uuid,
+    name: String,
+    /// Whether it may be triggered.
+    is_active: bool,
+    /// Number of the current revision.
+    revision: u32,
+    /// The definition, as it was sent.
+    #[schema(value_type = Object)]
+    definition: Value,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+/// One version of a workflow. Never changes.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Revision)]
+pub(super) struct RevisionView {
+    number: u32,
+    /// The workflow's name as of this revision.
+    name: String,
+    #[schema(value_type = Object)]
+    definition: Value,
+    created_at: Timestamp,
+}
+
+impl From<Workflow> for WorkflowView {
+    fn from(workflow: Workflow) -> Self {
+        Self {
+            id: workflow.id.0,
+            name: workflow.revision.name,
+            is_active: workflow.is_active,
+            revision: workflow.revision.number,
+            definition: workflow.revision.definition,
+            created_at: workflow.created_at,
+            updated_at: workflow.updated_at,
+        }
+    }
+}
+
+impl From<Revision> for RevisionView {
+    fn from(revision: Revision) -> Self {
+        let Revision { number, name, definition, created_at } = revision;
+        Self { number, name, definition, created_at }
+    }
+}
+
+fn read_name(members: &Members<'_>, value: &Value) -> Option<String> {
+    let name = members.string("name", value)?;
+    let length = name.chars().count();
+    if length == 0 || length > NAME_MAX_CHARS || name.chars().any(char::is_control) {
+        let rule = format!("must be 1 to {NAME_MAX_CHARS} characters without control characters");
+        members.fault("name", rule);
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+fn read_definition(value: &Value, limits: &Limits, faults: &Faults) -> Option<Value> {
+    match Definition::parse(value, limits) {
+        Ok(_) => Some(value.clone()),
+        Err(found) => {
+            for fault in found {
+                faults.add(&format!("/definition{}", fault.pointer), fault.message);
+            }
+            None
+        }
+    }
+}
+
+pub(super) async fn find(api: &Api, id: WorkflowId) -> Result<Workflow, Problem> {
+    let workflow = api.store.workflow(id).await?;
+    workflow.ok_or_else(|| Problem::new(ProblemCode::WorkflowNotFound, format!("no workflow has the id {id}")))
+}
+
+/// Create a workflow
+///
+/// All faults of the definition are reported at once, each with its JSON pointer.
+#[utoipa::path(post, path = "/workflows", tag = "workflows", request_body = CreateWorkflow,
+    responses((status = 200, body = WorkflowView), CreateProblems))]
+pub(super) async fn create(State(api): State<Api>, body: JsonBody) -> Result<Json<WorkflowView>, Problem> {
+    let new = read_members(&body, |members, faults| {
+        let name = members.require("name").and_then(|value| read_name(members, value));
+        let definition =
+            members.require("definition").and_then(|value| read_definition(value, api.engine.limits(), faults));
+        Some(CreateWorkflow { name: name?, definition: definition? })
+    })?;
+    let id = WorkflowId(new_id());
+    api.store.create_workflow(id, NewRevision { name: new.name, definition: new.definition }).await?;
+    Ok(Json(find(&api, id).await?.into()))
+}
+
+/// List workflows, newest first
+#[utoipa::path(get, path = "/workflows", tag = "workflows", params(ListParams),
+    responses((status = 200, body = List<WorkflowView>), ListProblems))]
+pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Response, Problem> {
+    let request = page_request(&mut query);
+    query.finish()?;
+    let page = api.store.workflows(request).await?;
+    Ok(Json(List::of(page, WorkflowView::from)).into_response())
+}
+
+/// Get a workflow
+#[utoipa::path(get, path = "/workflows/{workflow_id}", tag = "workflows", params(("workflow_id" = Uuid, Path)),
+    responses((status = 200, body = WorkflowView), ReadProblems))]
+pub(super) async fn get(State(api): State<Api>, Id(id): Id<WorkflowId>) -> Result<Json<WorkflowView>, Problem> {
+    Ok(Json(find(&api, id).await?.into()))
+}
+
+/// Make a new revision of a workflow
+///
+/// Runs in flight keep the revision that they started with.
+#[utoipa::path(put, path = "/workflows/{workflow_id}", tag = "workflows", params(("workflow_id" = Uuid, Path)),
+    request_body = UpdateWorkflow, responses((status = 200, body = WorkflowView), WriteProblems))]
+pub(super) async fn update(
+    State(api): State<Api>,
+    Id(id): Id<WorkflowId>,
+    body: JsonBody,
+) -> Result<Json<WorkflowView>, Problem> {
+    let update = read_members(&body, |members, faults| {
+        let name = members.take("name").map(|value| read_name(members, value));
+        let definition =
+            members.take("definition").map(|value| read_definition(value, api.engine.limits(), faults));
+        if name.is_none() && definition.is_none() {
+            faults.add("", "needs `name`, `definition` or both");
+        }
+        Some(UpdateWorkflow { name: name.flatten(), definition: definition.flatten() })
+    })?;
+    let change = WorkflowChange::Revise(update.name, update.definition);
+    api.store.change_workflow(id, change).await?;
+    Ok(Json(find(&api, id).await?.into()))
+}
+
+/// List the revisions of a workflow, newest first
+#[utoipa::path(get, path = "/workflows/{workflow_id}/revisions", tag = "workflows",
+    params(("workflow_id" = Uuid, Path), ListParams),
+    responses((status = 200, body = List<RevisionView>), ReadProblems))]
+pub(super) async fn revisions(
+    State(api): State<Api>,
+    Id(id): Id<WorkflowId>,
+    mut query: Query,
+) -> Result<Response, Problem> {
+    let (limit, before) = number_request(&mut query);
+    query.finish()?;
+    find(&api, id).await?;
+    let before = before.and_then(|before| u32::try_from(before).ok()).unwrap_or(u32::MAX);
+    let rows = api.store.revisions(id, before, limit + 1).await?;
+    Ok(Json(List::numbered(rows, limit, |row| row.number.into(), RevisionView::from)).into_response())
+}
+
+async fn set_active(api: &Api, id: WorkflowId, active: bool) -> Result<Json<WorkflowView>, Problem> {
+    api.store.change_workflow(id, WorkflowChange::SetActive(active)).await?;
+    Ok(Json(find(api, id).await?.into()))
+}
+
+/// Switch a workflow on
+#[utoipa::path(post, path = "/workflows/{workflow_id}/activate", tag = "workflows",
+    params(("workflow_id" = Uuid, Path)), responses((status = 200, body = WorkflowView), CommandProblems))]
+pub(super) async fn activate(State(api): State<Api>, Id(id): Id<WorkflowId>) -> Result<Json<WorkflowView>, Problem> {
+    set_active(&api, id, true).await
+}
+
+/// Switch a workflow off
+///
+/// It holds from the answer on: no new run is accepted. Runs that were accepted go on.
+#[utoipa::path(post, path = "/workflows/{workflow_id}/deactivate", tag = "workflows",
+    params(("workflow_id" = Uuid, Path)), responses((status = 200, body = WorkflowView), CommandProblems))]
+pub(super) async fn deactivate(
+    State(api): State<Api>,
+    Id(id): Id<WorkflowId>,
+) -> Result<Json<WorkflowView>, Problem> {
+    set_active(&api, id, false).await
+}

@@ -1,0 +1,134 @@
+//! Wiring: makes the rooms from the configuration, joins them, and takes them down in order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum::ServiceExt;
+use axum::extract::Request;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use weir_host::egress::Egress;
+
+use crate::api::{self, Api};
+use crate::clock::SystemClock;
+use crate::config::{Config, Role};
+use crate::engine::steps::Performer;
+use crate::engine::{Engine, Workbench};
+use crate::store::Store;
+use crate::vault::Vault;
+use crate::wire::LocalQueue;
+
+/// How long open connections may take to end after everything else has.
+const CONNECTIONS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or SIGINT, then shuts down in order: no new requests, no new attempts, attempts under way
+/// finished or released, everything written.
+///
+/// # Errors
+/// When the server cannot start, or its listener fails.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut stop = stop_signal()?;
+    let listener = match config.role {
+        Role::All | Role::Api => Some(listen(&config).await?),
+        Role::Worker => None,
+    };
+    let clock = Arc::new(SystemClock);
+    let store = Store::open(&config.location()?, Arc::clone(&clock) as _).await?;
+    let vault = Arc::new(Vault::open(&config.master_key_path())?);
+    let egress = Egress::new(config.egress()?).context("the http client")?;
+    let settings = config.engine();
+    let bench = Workbench::new(store.clone(), clock, Performer::new(egress), settings.limits.clone());
+    let engine = Engine::new(Arc::new(bench), Arc::new(LocalQueue::default()), settings);
+    let dispatcher = match config.role {
+        Role::All | Role::Worker => Some(engine.start()),
+        Role::Api => {
+            tracing::warn!("the role `api` executes no run: runs wait until a process with the role `all` is started");
+            None
+        }
+    };
+    if let Some(listener) = listener {
+        let address = listener.local_addr()?;
+        tracing::info!(%address, "listening on http://{address}, documentation at http://{address}/docs");
+        let api = Api { store: store.clone(), engine: engine.clone(), vault, config: Arc::new(config) };
+        answer(listener, api, &engine, stop).await?;
+    } else {
+        tracing::info!("executing runs, without a listener");
+        stop.recv().await;
+    }
+    tracing::info!("stopping: attempts under way are finished or released");
+    engine.stop();
+    if let Some(dispatcher) = dispatcher {
+        dispatcher.await.context("the dispatcher")?;
+    }
+    drop(engine);
+    store.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+    let address = config.listen;
+    if !address.ip().is_loopback() && !config.insecure {
+        bail!(
+            "{address} can be reached from other machines, and no authentication is configured: whoever reaches it \
+             could define and start workflows. Listen on 127.0.0.1, or say --insecure if something in front of it \
+             authenticates"
+        );
+    }
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// Answers requests until a signal comes, and lets those under way end.
+async fn answer(
+    listener: TcpListener,
+    api: Api,
+    engine: &Engine,
+    mut stop: tokio::sync::mpsc::Receiver<()>,
+) -> anyhow::Result<()> {
+    let (stopping, mut stopped) = tokio::sync::watch::channel(());
+    let engine = engine.clone();
+    let signal = async move {
+        stop.recv().await;
+        // Requests that wait for the end of a run answer now.
+        engine.stop();
+        drop(stopping);
+    };
+    let service = ServiceExt::<Request>::into_make_service(api::service(api));
+    let serving = axum::serve(listener, service).with_graceful_shutdown(signal).into_future();
+    let out_of_time = async {
+        // The sender is dropped, never used: an error is the signal.
+        let _ = stopped.changed().await;
+        tokio::time::sleep(CONNECTIONS_TIMEOUT).await;
+    };
+    tokio::select! {
+        served = serving => served.context("the listener"),
+        () = out_of_time => {
+            tracing::warn!("connections that are still open are cut");
+            Ok(())
+        }
+    }
+}
+
+/// Receives once when the process is asked to stop. A second signal ends it at once.
+#[expect(clippy::disallowed_methods, reason = "signals are waited for as long as the process lives")]
+fn stop_signal() -> anyhow::Result<tokio::sync::mpsc::Receiver<()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if first {
+                let _ = sender.send(()).await;
+            } else {
+                tracing::warn!("asked a second time: ending at once; the next start goes on with every run");
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(receiver)
+}

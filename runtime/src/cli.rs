@@ -1,0 +1,172 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand};
+
+use crate::clock::SystemClock;
+use crate::config::{Config, DEFAULTS, Layers, Role};
+use crate::store::{self, Location, Store};
+use crate::{api, app, telemetry};
+
+/// A durable workflow runtime: JSON workflows, triggered by webhooks, that survive any crash.
+#[derive(Parser)]
+#[command(name = "weir", version, about, after_help = "\
+Start here:
+  weir serve                        listens on 127.0.0.1:8000, keeps its state in ./weir-data
+  open http://127.0.0.1:8000/docs   every route, to read and to try
+
+  curl -X POST http://127.0.0.1:8000/workflows/ -H 'Content-Type: application/json' \\
+       -d '{\"name\": \"first\", \"definition\": {\"version\": \"1.0\", \"steps\": [
+             {\"type\": \"http\", \"url\": \"https://example.com\"}, {\"type\": \"persist_snapshot\"}]}}'")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Args)]
+struct Settings {
+    /// Configuration file; `weir.toml` in the current directory is read without being named.
+    #[arg(long, global = true, env = "WEIR_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Directory of the database and the master key.
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<String>,
+
+    /// `sqlite:` and a file, relative to the data directory.
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<String>,
+
+    /// Any setting, as `weir config` lists them. Can be given more than once.
+    #[arg(long = "set", global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Take requests and execute runs.
+    ///
+    /// SIGTERM or Ctrl-C shuts down in order; after anything worse the next start goes on with every run.
+    Serve {
+        /// Address and port of the HTTP API [default: 127.0.0.1:8000].
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<String>,
+
+        /// What this process does [default: all].
+        #[arg(long)]
+        role: Option<Role>,
+
+        /// Listen on an address that is not loopback although nothing authenticates.
+        #[arg(long)]
+        insecure: bool,
+    },
+
+    /// Bring the database schema up to date and say what is in force. `serve` does it by itself.
+    Migrate,
+
+    /// Write a consistent copy of the database, also while a server works on it.
+    ///
+    /// The copy needs the master key to be of use for webhooks; keep a copy of that file in another place.
+    Backup {
+        /// The copy; must not exist yet.
+        #[arg(value_name = "FILE")]
+        target: PathBuf,
+    },
+
+    /// Show the settings in force and where each is from.
+    Config {
+        /// Show the defaults instead, with what each means: a file to start from.
+        #[arg(long)]
+        defaults: bool,
+    },
+
+    /// Print the OpenAPI document.
+    Openapi,
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What went wrong, for a person; the process then ends with status 1.
+pub fn main() -> anyhow::Result<()> {
+    if let Err(error) = dotenvy::dotenv()
+        && !error.not_found()
+    {
+        bail!("the file .env: {error}");
+    }
+    let cli = Cli::parse();
+    let layers = || layers(&cli);
+    match &cli.command {
+        Command::Config { defaults: true } => print(DEFAULTS),
+        Command::Config { defaults: false } => print(&layers()?.describe()),
+        Command::Openapi => print(&(api::document().to_pretty_json()? + "\n")),
+        Command::Serve { .. } => {
+            let config = layers()?.config()?;
+            telemetry::start(&config)?;
+            runtime()?.block_on(app::serve(config))
+        }
+        Command::Migrate => {
+            let location = layers()?.config()?.location()?;
+            runtime()?.block_on(migrate(&location))
+        }
+        Command::Backup { target } => {
+            let config = layers()?.config()?;
+            runtime()?.block_on(backup(&config, target))
+        }
+    }
+}
+
+/// Writes to standard output; whoever reads it may stop reading.
+fn print(text: &str) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where the environment comes in")]
+fn layers(cli: &Cli) -> anyhow::Result<Layers> {
+    let settings = &cli.settings;
+    let mut flags = settings.set.clone();
+    let mut flag = |key: &str, value: &Option<String>| flags.extend(value.iter().map(|value| format!("{key}={value}")));
+    flag("data_dir", &settings.data_dir);
+    flag("database_url", &settings.database_url);
+    if let Command::Serve { listen, role, insecure } = &cli.command {
+        flag("listen", listen);
+        flag("role", &role.map(|role| format!("{role:?}").to_ascii_lowercase()));
+        flag("insecure", &insecure.then(|| "true".to_owned()));
+    }
+    let env: Vec<_> = std::env::vars().collect();
+    Ok(Layers::read(settings.config.as_deref(), &env, &flags)?)
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime")
+}
+
+async fn migrate(location: &Location) -> anyhow::Result<()> {
+    let migrations = store::migrate(location).await?;
+    // Opening it whole proves that this version can use what it finds.
+    Store::open(location, Arc::new(SystemClock)).await?.close().await;
+    print(&format!("the schema is up to date: {}\n", migrations.join(", ")))
+}
+
+async fn backup(config: &Config, target: &PathBuf) -> anyhow::Result<()> {
+    if target.exists() {
+        bail!("{} exists already: a backup never overwrites", target.display());
+    }
+    store::backup(&config.location()?, target).await?;
+    print(&format!(
+        "{} holds the database as it is now.\nEndpoint secrets in it are sealed with {}: keep a copy of that file in \
+         another place.\n",
+        target.display(),
+        config.master_key_path().display()
+    ))
+}

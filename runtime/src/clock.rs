@@ -1,0 +1,65 @@
+//! The ambient: time, randomness and fresh ids. Nothing else in the crate reads them, so that tests can hold them.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::model::time::Timestamp;
+
+/// Time, as the store and the engine see it.
+pub trait Clock: Send + Sync + 'static {
+    /// The time now.
+    fn now(&self) -> Timestamp;
+
+    /// Completes at `at`, or at once when that has passed.
+    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()>;
+}
+
+/// The clock of the machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the wall clock")]
+    fn now(&self) -> Timestamp {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_micros(0).plus(since_epoch)
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
+        // Far sleeps are cut: whoever wakes asks again.
+        let wait = at.since(self.now()).min(Duration::from_secs(86_400));
+        Box::pin(tokio::time::sleep(wait))
+    }
+}
+
+/// A fresh id: a UUID of version 7, so that ids sort by creation.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that makes ids")]
+pub fn new_id() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// A fresh random token: a UUID of version 4.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that makes tokens")]
+pub fn new_token() -> Uuid {
+    Uuid::new_v4()
+}
+
+/// A random number in `0.0..1.0`, for jitter.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that rolls dice")]
+pub fn jitter() -> f64 {
+    rand::random()
+}
+
+/// Random bytes from the operating system's generator, for keys and nonces.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the one place that makes keys")]
+pub fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes[..]);
+    bytes
+}

@@ -1,0 +1,313 @@
+//! The configuration: embedded commented defaults, then a file, then the environment, then flags.
+//!
+//! `default.toml` is the documentation of every setting. Each layer is checked by itself, so that an error names the
+//! place where the value was given.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::{Table, Value};
+use weir_host::egress::{EgressSettings, Policy};
+
+use crate::engine::EngineSettings;
+use crate::model::limits::Limits;
+use crate::store::Location;
+
+/// The commented defaults.
+pub const DEFAULTS: &str = include_str!("default.toml");
+
+/// The configuration file that is read when none is named.
+const FILE: &str = "weir.toml";
+
+/// Variables that are not settings although they begin with `WEIR_`.
+const NOT_SETTINGS: [&str; 1] = ["WEIR_CONFIG"];
+
+/// An embedded process owns its database file: its claims last as long as the process does.
+const LEASE_EMBEDDED: Duration = Duration::MAX;
+
+/// A configuration that cannot be used. The text names the place and what is allowed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+/// What this process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Takes requests and executes runs.
+    All,
+    /// Takes requests only.
+    Api,
+    /// Executes runs only.
+    Worker,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people on a terminal, JSON elsewhere.
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Every setting. `default.toml` says what each means.
+#[expect(missing_docs, reason = "default.toml documents the settings, and is what users read")]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub role: Role,
+    pub insecure: bool,
+    pub data_dir: PathBuf,
+    pub database_url: String,
+    pub master_key_file: PathBuf,
+    pub log_format: LogFormat,
+    pub log_level: String,
+    pub concurrent_runs_max: usize,
+    pub shutdown_timeout_seconds: u32,
+    pub egress_allow: Vec<String>,
+    pub connect_timeout_seconds: u32,
+    pub response_max_bytes: usize,
+    pub redirects_max: u32,
+    pub idle_connections_max: usize,
+    pub request_max_bytes: usize,
+    pub webhook_max_bytes: usize,
+    pub wait_max_seconds: u32,
+    pub secret_grace_seconds: u32,
+    pub definition_max_bytes: usize,
+    pub steps_max: usize,
+    pub attempts_max: u32,
+    pub step_timeout_max_seconds: u32,
+    pub run_timeout_max_seconds: u32,
+    pub step_output_max_bytes: usize,
+    pub context_max_bytes: usize,
+}
+
+/// Settings that may be nothing: zero turns them off. Every other number must be at least 1.
+const MAY_BE_ZERO: [&str; 4] =
+    ["redirects_max", "idle_connections_max", "secret_grace_seconds", "shutdown_timeout_seconds"];
+
+/// The layers of the configuration, merged, with where each value is from.
+pub struct Layers {
+    values: Table,
+    sources: Vec<(String, String)>,
+}
+
+impl Layers {
+    /// Merges defaults, the file, the environment and `flags` (`key=value`).
+    ///
+    /// # Errors
+    /// [`ConfigError`] at the first value that is no setting or has the wrong type.
+    pub fn read(file: Option<&Path>, env: &[(String, String)], flags: &[String]) -> Result<Self, ConfigError> {
+        let values = DEFAULTS.parse::<Table>().map_err(|error| ConfigError(format!("default.toml: {error}")))?;
+        let mut layers = Self { values, sources: Vec::new() };
+        let default_file = Path::new(FILE);
+        if let Some(path) = file.or_else(|| default_file.exists().then_some(default_file)) {
+            layers.merge_file(path)?;
+        }
+        for (name, text) in env {
+            let key = match name.as_str() {
+                "DATABASE_URL" => "database_url".to_owned(),
+                name if NOT_SETTINGS.contains(&name) => continue,
+                name => match name.strip_prefix("WEIR_") {
+                    Some(rest) => rest.to_ascii_lowercase(),
+                    None => continue,
+                },
+            };
+            layers.set_text(&key, text, &format!("the variable {name}"))?;
+        }
+        for flag in flags {
+            let (key, text) = flag
+                .split_once('=')
+                .ok_or_else(|| ConfigError(format!("`{flag}`: a setting is given as `key=value`")))?;
+            layers.set_text(key.trim(), text.trim(), "a flag")?;
+        }
+        Ok(layers)
+    }
+
+    fn merge_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let place = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError(format!("{place}: {error}")))?;
+        let table = text.parse::<Table>().map_err(|error| ConfigError(format!("{place}: {error}")))?;
+        for (key, value) in table {
+            self.set(&key, value, &place)?;
+        }
+        Ok(())
+    }
+
+    /// A value that came as text takes the type that its default has.
+    fn set_text(&mut self, key: &str, text: &str, place: &str) -> Result<(), ConfigError> {
+        let wrong = |what: &str| ConfigError(format!("{place}: `{key}` must be {what}, not `{text}`"));
+        let value = match self.values.get(key) {
+            Some(Value::Integer(_)) => Value::Integer(text.parse().map_err(|_| wrong("a whole number"))?),
+            Some(Value::Boolean(_)) => Value::Boolean(text.parse().map_err(|_| wrong("true or false"))?),
+            Some(Value::Array(_)) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
+            }
+            _ => Value::String(text.to_owned()),
+        };
+        self.set(key, value, place)
+    }
+
+    fn set(&mut self, key: &str, value: Value, place: &str) -> Result<(), ConfigError> {
+        let Some(current) = self.values.get(key) else {
+            let known: Vec<&str> = self.values.keys().map(String::as_str).collect();
+            return Err(ConfigError(format!("{place}: `{key}` is not a setting; settings are {}", known.join(", "))));
+        };
+        if current.type_str() != value.type_str() {
+            let (wanted, found) = (current.type_str(), value.type_str());
+            return Err(ConfigError(format!("{place}: `{key}` must be of type {wanted}, not {found}")));
+        }
+        if let Value::Integer(number) = value {
+            let least = i64::from(!MAY_BE_ZERO.contains(&key));
+            if number < least || number > i64::from(u32::MAX) {
+                return Err(ConfigError(format!("{place}: `{key}` must be from {least} to {}, not {number}", u32::MAX)));
+            }
+        }
+        self.sources.retain(|(earlier, _)| earlier != key);
+        self.sources.push((key.to_owned(), place.to_owned()));
+        self.values.insert(key.to_owned(), value);
+        Ok(())
+    }
+
+    /// The settings in force, as TOML that names where each is from; a password in a URL is left out.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut text = String::new();
+        for (key, value) in &self.values {
+            let source = self.sources.iter().find(|(known, _)| known == key);
+            let source = source.map_or("default", |(_, place)| place.as_str());
+            let shown = match value.as_str().and_then(|text| url::Url::parse(text).ok()) {
+                Some(mut url) if url.password().is_some() => {
+                    // A URL that has a password also can have another one.
+                    let _ = url.set_password(Some("***"));
+                    Value::String(url.to_string())
+                }
+                _ => value.clone(),
+            };
+            let _ = writeln!(text, "{:<48} # {source}", format!("{key} = {shown}"));
+        }
+        text
+    }
+
+    /// The typed settings.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where a text is not one of those allowed.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        let config: Config = self.values.clone().try_into().map_err(|error: toml::de::Error| {
+            ConfigError(format!("the configuration cannot be used: {}", error.message()))
+        })?;
+        config.location()?;
+        config.egress()?;
+        Ok(config)
+    }
+}
+
+impl Config {
+    /// Where the database is.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for anything but an SQLite file.
+    pub fn location(&self) -> Result<Location, ConfigError> {
+        let url = &self.database_url;
+        let Some(file) = url.strip_prefix("sqlite:") else {
+            let scheme = url.split(':').next().unwrap_or_default();
+            return Err(ConfigError(format!(
+                "DATABASE_URL begins with `{scheme}:`; this version of Weir keeps its state in an SQLite file: \
+                 `sqlite:` and a path"
+            )));
+        };
+        let file = file.strip_prefix("//").unwrap_or(file);
+        if file.is_empty() || file.starts_with(':') || file.contains('?') {
+            return Err(ConfigError(format!("DATABASE_URL `{url}` does not name a file after `sqlite:`")));
+        }
+        Ok(Location::Embedded { path: self.data_dir.join(file) })
+    }
+
+    /// Where the master key is.
+    #[must_use]
+    pub fn master_key_path(&self) -> PathBuf {
+        self.data_dir.join(&self.master_key_file)
+    }
+
+    /// What http steps are held to.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where an entry of the allow-list cannot be read.
+    pub fn egress(&self) -> Result<EgressSettings, ConfigError> {
+        let policy = Policy::parse(&self.egress_allow).map_err(|error| ConfigError(format!("egress_allow: {error}")))?;
+        Ok(EgressSettings {
+            policy,
+            connect_timeout: Duration::from_secs(self.connect_timeout_seconds.into()),
+            response_max_bytes: self.response_max_bytes,
+            redirects_max: self.redirects_max,
+            idle_connections_max: self.idle_connections_max,
+        })
+    }
+
+    /// What the engine is held to.
+    #[must_use]
+    pub fn engine(&self) -> EngineSettings {
+        EngineSettings {
+            limits: Limits {
+                definition_max_bytes: self.definition_max_bytes,
+                steps_max: self.steps_max,
+                attempts_max: self.attempts_max,
+                step_timeout_max: Duration::from_secs(self.step_timeout_max_seconds.into()),
+                run_timeout_max: Duration::from_secs(self.run_timeout_max_seconds.into()),
+                step_output_max_bytes: self.step_output_max_bytes,
+                context_max_bytes: self.context_max_bytes,
+            },
+            concurrent_runs_max: self.concurrent_runs_max,
+            lease: LEASE_EMBEDDED,
+            shutdown_timeout: Duration::from_secs(self.shutdown_timeout_seconds.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(env: &[(&str, &str)], flags: &[&str]) -> Result<Config, String> {
+        let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let flags: Vec<_> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Layers::read(None, &env, &flags).and_then(|layers| layers.config()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn defaults_hold_and_later_layers_win() {
+        let config = read(&[], &[]).expect("the defaults are a configuration");
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8000");
+        let config = read(&[("WEIR_STEPS_MAX", "7"), ("DATABASE_URL", "sqlite:///x/y.db")], &["steps_max=9"]);
+        let config = config.expect("sound");
+        assert_eq!(config.steps_max, 9);
+        let Location::Embedded { path } = config.location().expect("a file");
+        assert_eq!(path, Path::new("/x/y.db"));
+        let config = read(&[("WEIR_EGRESS_ALLOW", "127.0.0.1:9000, [::1]:80")], &[]).expect("sound");
+        assert_eq!(config.egress_allow, ["127.0.0.1:9000", "[::1]:80"]);
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        for (env, says) in [
+            (("WEIR_STEP_MAX", "1"), "the variable WEIR_STEP_MAX: `step_max` is not a setting"),
+            (("WEIR_STEPS_MAX", "many"), "`steps_max` must be a whole number"),
+            (("WEIR_STEPS_MAX", "0"), "must be from 1"),
+            (("WEIR_EGRESS_ALLOW", "http://x"), "egress_allow: `http://x`"),
+            (("DATABASE_URL", "postgres://x/y"), "DATABASE_URL begins with `postgres:`"),
+        ] {
+            let error = read(&[env], &[]).expect_err(says);
+            assert!(error.contains(says), "{error}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The engine: takes runs in, and drives every run to its end.
+//!
+//! A run is accepted when its row is on disk. From then on the dispatcher claims it, one driver advances it, and
+//! whatever dies in between, a due-claim finds it again. The durability invariant is kept by the driver: no effect
+//! starts until every effect whose outcome it can see is on disk.
+
+mod dispatcher;
+mod driver;
+mod revisions;
+pub mod steps;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, broadcast};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use driver::{Drove, drive};
+
+use crate::clock::{Clock, new_id};
+use crate::model::definition::Definition;
+use crate::model::id::{RunId, WorkflowId};
+use crate::model::journal::Message;
+use crate::model::limits::Limits;
+use crate::model::state::RunState;
+use crate::store::{Created, Idempotency, NewRun, RunRow, Sent, Status, Store, StoreError};
+use crate::wire::Queue;
+
+/// How long after its creation a run is claimed from the database, should its hint get lost.
+const HINT_GRACE: Duration = Duration::from_secs(2);
+
+/// How often somebody who waits for the end of a run looks by himself.
+const WAIT_POLL: Duration = Duration::from_secs(1);
+
+/// What the engine is held to.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// Limits of definitions and runs.
+    pub limits: Limits,
+    /// Most runs that this process executes at once.
+    pub concurrent_runs_max: usize,
+    /// How long a claim lasts without a renewal. An embedded process owns its database: its claims last as long as it.
+    pub lease: Duration,
+    /// How long a shutdown waits for attempts that are under way.
+    pub shutdown_timeout: Duration,
+}
+
+/// Everything a driver works with.
+pub struct Workbench {
+    /// The truth.
+    pub store: Store,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Performs attempts.
+    pub performer: steps::Performer,
+    /// Limits of definitions and runs.
+    pub limits: Limits,
+    revisions: revisions::Revisions,
+}
+
+impl Workbench {
+    /// A workbench on `store`.
+    #[must_use]
+    pub fn new(store: Store, clock: Arc<dyn Clock>, performer: steps::Performer, limits: Limits) -> Self {
+        Self { store, clock, performer, limits, revisions: revisions::Revisions::default() }
+    }
+}
+
+/// The handle that the API has on the engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    bench: Arc<Workbench>,
+    queue: Arc<dyn Queue>,
+    settings: EngineSettings,
+    /// The runs that this process drives now, to tell them that a message has come.
+    driven: Mutex<HashMap<RunId, Arc<Notify>>>,
+    /// Runs that this process finished.
+    finished: broadcast::Sender<RunId>,
+    stopping: CancellationToken,
+}
+
+/// What triggers a run.
+#[derive(Clone, Debug)]
+pub struct Trigger {
+    /// The workflow.
+    pub workflow_id: WorkflowId,
+    /// The revision to execute.
+    pub revision: u32,
+    /// The input, as JSON text.
+    pub input: Vec<u8>,
+    /// What makes a repeat answer the same run.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// A run that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is on disk.
+    New(RunId),
+    /// The same request came before and this run is its answer.
+    Repeated(RunId),
+    /// The idempotency key came before with another request.
+    Conflict,
+}
+
+/// The inside of a run.
+pub struct Inspection {
+    parsed: Arc<revisions::Parsed>,
+    /// The fold of its journal.
+    pub state: RunState,
+}
+
+impl Inspection {
+    /// What the run executes.
+    #[must_use]
+    pub fn definition(&self) -> &Definition {
+        &self.parsed.definition
+    }
+}
+
+impl Engine {
+    /// An engine that executes nothing yet.
+    #[must_use]
+    pub fn new(bench: Arc<Workbench>, queue: Arc<dyn Queue>, settings: EngineSettings) -> Self {
+        let (finished, _) = broadcast::channel(4096);
+        let inner = Inner {
+            bench,
+            queue,
+            settings,
+            driven: Mutex::default(),
+            finished,
+            stopping: CancellationToken::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Begins to execute runs in this process, until [`Engine::stop`].
+    #[expect(clippy::disallowed_methods, reason = "the dispatcher outlives whoever starts it; `stop` joins it")]
+    #[must_use]
+    pub fn start(&self) -> JoinHandle<()> {
+        tokio::spawn(dispatcher::dispatch(self.clone()))
+    }
+
+    /// Stops claiming runs; drivers finish the attempts that are under way, or release their claims.
+    pub fn stop(&self) {
+        self.inner.stopping.cancel();
+    }
+
+    /// The limits of definitions and runs.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.inner.settings.limits
+    }
+
+    /// Accepts a run. When this answers, the run is on disk; a hint that gets lost only costs time.
+    ///
+    /// # Errors
+    /// When the database cannot take it.
+    pub async fn start_run(&self, trigger: Trigger) -> Result<Accepted, StoreError> {
+        let store = &self.inner.bench.store;
+        let (id, now) = (RunId(new_id()), store.clock().now());
+        let run = NewRun {
+            id,
+            workflow_id: trigger.workflow_id,
+            revision: trigger.revision,
+            input: trigger.input,
+            created_at: now,
+            due_at: now.plus(HINT_GRACE),
+            idempotency: trigger.idempotency,
+        };
+        Ok(match store.create_run(run).await? {
+            Created::New => {
+                self.inner.queue.push(id).await;
+                Accepted::New(id)
+            }
+            Created::Repeated(earlier) => Accepted::Repeated(earlier),
+            Created::Conflict => Accepted::Conflict,
+        })
+    }
+
+    /// Leaves a message for a run and wakes whoever can act on it.
+    ///
+    /// # Errors
+    /// When the database cannot take it.
+    pub async fn send(&self, run: RunId, message: Message) -> Result<Sent, StoreError> {
+        let sent = self.inner.bench.store.send(run, message).await?;
+        if sent == Sent::Delivered {
+            let driver = self.driven().get(&run).cloned();
+            match driver {
+                Some(driver) => driver.notify_one(),
+                None => self.inner.queue.push(run).await,
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Reads a run, waiting up to `longest` for its end.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn run_when_finished(&self, run: RunId, longest: Duration) -> Result<Option<RunRow>, StoreError> {
+        let deadline = tokio::time::Instant::now() + longest;
+        let mut finished = self.inner.finished.subscribe();
+        loop {
+            let row = self.inner.bench.store.run(run).await?;
+            let ended = row.as_ref().is_none_or(|row| matches!(row.status, Status::Ended(_)));
+            let now = tokio::time::Instant::now();
+            if ended || now >= deadline || self.inner.stopping.is_cancelled() {
+                return Ok(row);
+            }
+            // Another process may finish the run, and a slow receiver misses some: hence the poll.
+            let poll = deadline.min(now + WAIT_POLL);
+            let this_run = async {
+                while let Ok(other) = finished.recv().await {
+                    if other == run {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = this_run => {}
+                () = tokio::time::sleep_until(poll) => {}
+                () = self.inner.stopping.cancelled() => {}
+            }
+        }
+    }
+
+    /// What is known of a run beyond its row: its definition, and the fold of its journal so far.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or what it holds not by this version.
+    pub async fn inspect(&self, run: &RunRow) -> Result<Inspection, StoreError> {
+        let bench = &self.inner.bench;
+        let parsed = bench.revisions.get(&bench.store, &bench.limits, run.workflow_id, run.revision).await?;
+        let parsed = parsed.map_err(|failure| StoreError::Unreadable(failure.message))?;
+        Ok(Inspection { parsed, state: driver::read_state(&bench.store, run.id, None).await? })
+    }
+
+    fn driven(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, Arc<Notify>>> {
+        self.inner.driven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,15 @@
+//! Weir: a durable workflow runtime whose tools are sandboxed WebAssembly components.
+//!
+//! `docs/ARCHITECTURE.md` has the map of the rooms and who may call whom.
+
+pub mod api;
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod engine;
+pub mod model;
+pub mod store;
+pub mod telemetry;
+pub mod vault;
+pub mod wire;

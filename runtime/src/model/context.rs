@@ -1,0 +1,67 @@
+//! What a run knows so far: the context that clients read, snapshots keep and expressions see.
+
+use minijinja::value::Serde;
+use serde_json::{Map, Value, json};
+
+use super::decide::RunFacts;
+use super::definition::{Definition, Step};
+use super::journal::Output;
+use super::state::RunState;
+use super::template::Scope;
+
+/// One entry of the context: `{"type", "result"}`, for an `http` step with status and headers beside them.
+#[must_use]
+pub fn entry(step: &Step, output: &Output) -> Value {
+    let mut entry = Map::new();
+    entry.insert("type".to_owned(), step.kind.name().into());
+    entry.insert("result".to_owned(), output.result.clone());
+    if let Some(status) = output.status {
+        entry.insert("status".to_owned(), status.into());
+    }
+    if let Some(headers) = &output.headers {
+        entry.insert("headers".to_owned(), json!(headers));
+    }
+    Value::Object(entry)
+}
+
+/// The context after `before` steps of the definition, limited to the names in `include_keys` where given.
+///
+/// A snapshot's content is this function at the snapshot's place: contents are never stored a second time.
+#[must_use]
+pub fn context(def: &Definition, state: &RunState, before: usize, include_keys: Option<&[String]>) -> Value {
+    let entries = def.steps[..before.min(def.steps.len())].iter().filter_map(|step| {
+        let wanted = include_keys.is_none_or(|keys| keys.contains(&step.name));
+        let output = state.steps.get(&step.path)?.output.as_deref()?;
+        wanted.then(|| (step.name.clone(), entry(step, output)))
+    });
+    Value::Object(entries.collect())
+}
+
+/// What the expressions of the step at `index` see.
+pub struct StepScope<'a> {
+    /// The run.
+    pub run: &'a RunFacts,
+    /// Its definition.
+    pub def: &'a Definition,
+    /// What happened so far.
+    pub state: &'a RunState,
+    /// Position of the step in the definition.
+    pub index: usize,
+}
+
+impl Scope for StepScope<'_> {
+    fn root(&self, name: &str) -> minijinja::Value {
+        let value = match name {
+            "trigger" => return minijinja::Value::from(Serde(&*self.run.input)),
+            "steps" => context(self.def, self.state, self.index, None),
+            "run" => json!({
+                "id": self.run.id, "created_at": self.run.created_at, "started_at": self.state.started_at,
+            }),
+            "workflow" => json!({
+                "id": self.run.workflow_id, "name": self.run.workflow_name, "revision": self.run.revision,
+            }),
+            _ => return minijinja::Value::UNDEFINED,
+        };
+        minijinja::Value::from(Serde(&value))
+    }
+}

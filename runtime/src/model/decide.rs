@@ -1,0 +1,192 @@
+//! What a run does next: a pure function of its definition, its state and the time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::context::{StepScope, context};
+use super::definition::{Definition, OnInterrupt, Step};
+use super::error::{Failure, FailureCode};
+use super::id::{RunId, WorkflowId};
+use super::journal::{Event, Outcome, Output, Then};
+use super::limits::Limits;
+use super::path::StepPath;
+use super::state::{Phase, RunState};
+use super::step::{HttpCall, StepKind};
+use super::time::Timestamp;
+
+/// What is true of a run from its beginning to its end.
+#[derive(Clone, Debug)]
+pub struct RunFacts {
+    /// The run.
+    pub id: RunId,
+    /// The workflow it belongs to.
+    pub workflow_id: WorkflowId,
+    /// The workflow's name in the run's revision.
+    pub workflow_name: String,
+    /// The revision it executes.
+    pub revision: u32,
+    /// What triggered it.
+    pub input: Arc<Value>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+}
+
+/// What to do now.
+#[derive(Debug)]
+pub enum Decision {
+    /// Add these events, then ask again. Nothing outside happens.
+    Record(Vec<Event>),
+    /// Begin these attempts.
+    Perform(Vec<Effect>),
+    /// Nothing to begin: an attempt is under way, or a retry is due at this time, or the run's time ends then.
+    Wait(Timestamp),
+    /// The run is over.
+    Finished,
+}
+
+/// One attempt of a step with an outside effect.
+#[derive(Debug)]
+pub struct Effect {
+    /// Which step.
+    pub path: StepPath,
+    /// Which attempt.
+    pub attempt: u32,
+    /// What to call.
+    pub call: HttpCall,
+    /// Longest time of the attempt.
+    pub timeout: Duration,
+    /// The same over all attempts, until a person redrives the run.
+    pub idempotency_key: String,
+    /// Whether the attempt before was interrupted, so that its request may still be in flight.
+    pub after_interrupt: bool,
+    /// Whether the note that the attempt begins must be on disk first.
+    pub durable_note: bool,
+}
+
+/// Decides what the run does next at the time `now`.
+#[must_use]
+pub fn decide(run: &RunFacts, def: &Definition, limits: &Limits, state: &RunState, now: Timestamp) -> Decision {
+    if state.outcome.is_some() {
+        return Decision::Finished;
+    }
+    let Some(clock_from) = state.clock_from else {
+        return Decision::Record(vec![Event::Started { at: now }]);
+    };
+    if state.cancel {
+        return finish(Outcome::Canceled, None, now);
+    }
+    let timeout = def.timeout.unwrap_or(limits.run_timeout_max).min(limits.run_timeout_max);
+    let deadline = clock_from.plus(timeout);
+    if now >= deadline {
+        let message = format!("the run took longer than {} seconds", timeout.as_secs_f64());
+        return finish(Outcome::Failed, Some(Failure::new(FailureCode::RunTimeout, message)), now);
+    }
+    for (index, step) in def.steps.iter().enumerate() {
+        let known = state.steps.get(&step.path);
+        match known.map(|step| step.phase) {
+            Some(Phase::Completed | Phase::Skipped) => {}
+            Some(Phase::Failed | Phase::Abandoned) => {
+                return finish(Outcome::Failed, known.and_then(|step| step.error.clone()), now);
+            }
+            Some(Phase::Running) => return Decision::Wait(deadline),
+            Some(Phase::Retrying(at)) if at > now => return Decision::Wait(at.min(deadline)),
+            Some(Phase::Retrying(_)) | None => {
+                return begin(&StepScope { run, def, state, index }, step, limits, now);
+            }
+        }
+    }
+    finish(Outcome::Succeeded, None, now)
+}
+
+/// The events that a new claim records for attempts which an earlier one left without an end.
+#[must_use]
+pub fn interrupted(def: &Definition, state: &RunState, now: Timestamp) -> Vec<Event> {
+    let mut events = Vec::new();
+    for (path, _) in state.running() {
+        let step = def.index_of(path).map(|index| &def.steps[index]);
+        if step.is_some_and(|step| step.on_interrupt == OnInterrupt::Fail) {
+            let message = "a crash interrupted the attempt, and the step says `on_interrupt: fail`";
+            let error = Failure::new(FailureCode::Interrupted, message).at(path);
+            events.push(Event::Failed { path: path.clone(), error, then: Then::GiveUp, at: now });
+        } else {
+            events.push(Event::Interrupted { path: path.clone(), then: Then::Retry { at: now }, at: now });
+        }
+    }
+    events
+}
+
+/// How many steps at the top level are done: the index of the step that is next or under way.
+#[must_use]
+pub fn current_step_index(def: &Definition, state: &RunState) -> u32 {
+    let done = def.steps.iter().take_while(|step| {
+        state.steps.get(&step.path).is_some_and(|step| matches!(step.phase, Phase::Completed | Phase::Skipped))
+    });
+    u32::try_from(done.count()).unwrap_or(u32::MAX)
+}
+
+/// The event for an output that a step produced, or for the limit that the output breaks.
+#[must_use]
+pub fn completed(path: &StepPath, output: Output, state: &RunState, limits: &Limits, now: Timestamp) -> Event {
+    let size = output.size_bytes();
+    let (code, message) = if size > limits.step_output_max_bytes {
+        let limit = limits.step_output_max_bytes;
+        (FailureCode::StepOutputTooLarge, format!("the output is {size} bytes long; the limit is {limit} bytes"))
+    } else if state.output_bytes + size > limits.context_max_bytes {
+        let (sum, limit) = (state.output_bytes + size, limits.context_max_bytes);
+        (FailureCode::ContextTooLarge, format!("the outputs of the run are {sum} bytes long; the limit is {limit} bytes"))
+    } else {
+        return Event::Completed { path: path.clone(), output, at: now };
+    };
+    Event::Failed { path: path.clone(), error: Failure::new(code, message).at(path), then: Then::GiveUp, at: now }
+}
+
+fn finish(outcome: Outcome, error: Option<Failure>, at: Timestamp) -> Decision {
+    Decision::Record(vec![Event::Finished { outcome, error, at }])
+}
+
+fn begin(scope: &StepScope<'_>, step: &Step, limits: &Limits, now: Timestamp) -> Decision {
+    let failed = |error: Failure| {
+        Decision::Record(vec![Event::Failed {
+            path: step.path.clone(),
+            error: error.at(&step.path),
+            then: Then::GiveUp,
+            at: now,
+        }])
+    };
+    match step.condition.as_ref().map(|condition| condition.eval_condition(scope)) {
+        None | Some(Ok(true)) => {}
+        Some(Ok(false)) => return Decision::Record(vec![Event::Skipped { path: step.path.clone(), at: now }]),
+        Some(Err(message)) => return failed(Failure::new(FailureCode::ExpressionFailed, format!("`if`: {message}"))),
+    }
+    match &step.kind {
+        StepKind::PersistSnapshot(snapshot) => {
+            let content = context(scope.def, scope.state, scope.index, snapshot.include_keys.as_deref());
+            let keys: Vec<&String> = content.as_object().into_iter().flat_map(|content| content.keys()).collect();
+            let output = Output { result: json!({ "keys": keys }), status: None, headers: None };
+            Decision::Record(vec![completed(&step.path, output, scope.state, limits, now)])
+        }
+        StepKind::Http(http) => match http.render(scope) {
+            Ok(call) => Decision::Perform(vec![effect(scope, step, call)]),
+            Err(error) => failed(error),
+        },
+    }
+}
+
+fn effect(scope: &StepScope<'_>, step: &Step, call: HttpCall) -> Effect {
+    let known = scope.state.steps.get(&step.path);
+    let redrive = match scope.state.redrives {
+        0 => String::new(),
+        n => format!(":redrive-{n}"),
+    };
+    Effect {
+        path: step.path.clone(),
+        attempt: known.map_or(1, |known| known.attempts + 1),
+        call,
+        timeout: step.timeout,
+        idempotency_key: format!("{}:{}{redrive}", scope.run.id, step.path),
+        after_interrupt: known.is_some_and(|known| known.interrupted),
+        durable_note: step.on_interrupt == OnInterrupt::Fail,
+    }
+}

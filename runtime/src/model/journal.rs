@@ -1,0 +1,162 @@
+//! The events of a run. The journal is append-only; the state of a run is nothing but the fold of its events.
+
+use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::error::Failure;
+use super::path::StepPath;
+use super::time::Timestamp;
+
+/// Something that happened to a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// The run was looked at for the first time.
+    Started {
+        /// When.
+        at: Timestamp,
+    },
+    /// An attempt of a step with outside effects is about to begin.
+    Attempted {
+        /// Which step.
+        path: StepPath,
+        /// Which attempt, counted from 1 over the whole life of the run.
+        attempt: u32,
+        /// When.
+        at: Timestamp,
+    },
+    /// A step has its output; no later attempt will be made.
+    Completed {
+        /// Which step.
+        path: StepPath,
+        /// What came out.
+        output: Output,
+        /// When.
+        at: Timestamp,
+    },
+    /// The step's `if` was false.
+    Skipped {
+        /// Which step.
+        path: StepPath,
+        /// When.
+        at: Timestamp,
+    },
+    /// An attempt failed, or the step could not even be attempted.
+    Failed {
+        /// Which step.
+        path: StepPath,
+        /// What went wrong.
+        error: Failure,
+        /// What comes next.
+        then: Then,
+        /// When.
+        at: Timestamp,
+    },
+    /// An attempt began under an earlier claim and nobody recorded its end.
+    Interrupted {
+        /// Which step.
+        path: StepPath,
+        /// What comes next.
+        then: Then,
+        /// When it was noticed.
+        at: Timestamp,
+    },
+    /// A message was taken out of the inbox.
+    Received {
+        /// Its number; numbers of a run grow by one.
+        n: u32,
+        /// What it says.
+        message: Message,
+        /// When it was taken.
+        at: Timestamp,
+    },
+    /// The run came to its end. Only a redrive can follow.
+    Finished {
+        /// How it ended.
+        outcome: Outcome,
+        /// Why, where it did not succeed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<Failure>,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// What follows a failed or interrupted attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Then {
+    /// Try again, not before `at`.
+    Retry {
+        /// The earliest time.
+        at: Timestamp,
+    },
+    /// The step has failed for good.
+    GiveUp,
+}
+
+/// The output of a step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Output {
+    /// The result as later steps see it.
+    pub result: Value,
+    /// `http`: the status of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// `http`: the headers of the answer, names in lower case, repeated ones joined by `, `.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<IndexMap<String, String>>,
+}
+
+/// What arrives for a run from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// Stop the run.
+    Cancel,
+    /// Continue a failed run from its failed step.
+    Redrive,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Outcome {
+    /// Every step is done.
+    Succeeded,
+    /// A step failed for good, or the run as a whole did.
+    Failed,
+    /// Somebody asked for it.
+    Canceled,
+}
+
+impl Outcome {
+    /// The outcome as clients and the database spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+            Self::Canceled => "CANCELED",
+        }
+    }
+}
+
+impl Event {
+    /// Whether losing this event in a crash could be noticed by anyone: such an event is on disk before a later
+    /// step with an outside effect starts. What is not durable is repeated, and repeating it gives the same result.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        match self {
+            Self::Started { .. } | Self::Attempted { .. } | Self::Skipped { .. } | Self::Interrupted { .. } => false,
+            Self::Completed { .. } | Self::Failed { .. } | Self::Received { .. } | Self::Finished { .. } => true,
+        }
+    }
+
+    /// Whether the run got further by this: such an append clears the count of interruptions.
+    #[must_use]
+    pub fn is_progress(&self) -> bool {
+        !matches!(self, Self::Started { .. } | Self::Attempted { .. } | Self::Interrupted { .. })
+    }
+}

@@ -1,0 +1,44 @@
+//! The limits a definition and a run are held to.
+
+use std::time::Duration;
+
+/// Limits on definitions and runs. Defaults stand in the commented default configuration; this struct only carries
+/// the values of the configuration into the pure core.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Longest JSON text of a definition, in bytes.
+    pub definition_max_bytes: usize,
+    /// Most steps in one definition.
+    pub steps_max: usize,
+    /// Most attempts a step may ask for.
+    pub attempts_max: u32,
+    /// Longest `timeout_seconds` of a step.
+    pub step_timeout_max: Duration,
+    /// Longest time from the start of a run (or its redrive) to its end, and the default of it.
+    pub run_timeout_max: Duration,
+    /// Largest output of one step, in bytes of JSON text.
+    pub step_output_max_bytes: usize,
+    /// Largest sum of the outputs of a run, in bytes of JSON text.
+    pub context_max_bytes: usize,
+}
+
+/// Longest text of one `{{ expression }}`, in bytes.
+pub const EXPRESSION_MAX_BYTES: usize = 4096;
+
+/// MiniJinja fuel for one evaluation: about one unit an instruction and one for a byte that is built.
+pub const EXPRESSION_FUEL: u64 = 4_000_000;
+
+#[cfg(test)]
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            definition_max_bytes: 256 * 1024,
+            steps_max: 200,
+            attempts_max: 100,
+            step_timeout_max: Duration::from_secs(3600),
+            run_timeout_max: Duration::from_secs(86_400),
+            step_output_max_bytes: 1 << 20,
+            context_max_bytes: 8 << 20,
+        }
+    }
+}

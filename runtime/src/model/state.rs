@@ -1,0 +1,322 @@
+//! The state of a run: the fold of its journal. A journal that breaks the rules is refused, never repaired.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::error::Failure;
+use super::journal::{Event, Message, Outcome, Output, Then};
+use super::path::StepPath;
+use super::time::Timestamp;
+
+/// Where a step stands. A step the state does not know has not been reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// An attempt is under way.
+    Running,
+    /// The next attempt may begin at this time.
+    Retrying(Timestamp),
+    /// Done, with an output.
+    Completed,
+    /// Its `if` was false.
+    Skipped,
+    /// Failed for good.
+    Failed,
+    /// The run ended before the step did.
+    Abandoned,
+}
+
+/// What is known about one step.
+#[derive(Clone, Debug)]
+pub struct StepState {
+    /// Where it stands.
+    pub phase: Phase,
+    /// Attempts begun, over the whole life of the run.
+    pub attempts: u32,
+    /// Attempts that failed since the run started or was redriven.
+    pub failures: u32,
+    /// Whether the last attempt was interrupted: its effect may have happened.
+    pub interrupted: bool,
+    /// When the first attempt began (or the step was done at once).
+    pub started_at: Timestamp,
+    /// When it came to its end.
+    pub finished_at: Option<Timestamp>,
+    /// What came out.
+    pub output: Option<Arc<Output>>,
+    /// What went wrong last.
+    pub error: Option<Failure>,
+}
+
+/// The state of a run.
+#[derive(Clone, Debug, Default)]
+pub struct RunState {
+    /// When it was first looked at.
+    pub started_at: Option<Timestamp>,
+    /// From when its time limit counts: the start, or the last redrive.
+    pub clock_from: Option<Timestamp>,
+    /// The steps that were reached, in the order in which they were.
+    pub steps: IndexMap<StepPath, StepState>,
+    /// Number of the last message taken from the inbox.
+    pub received: u32,
+    /// Whether somebody asked to cancel it.
+    pub cancel: bool,
+    /// How often a person continued it after a failure: a part of the steps' idempotency keys.
+    pub redrives: u32,
+    /// Sum of the outputs, in bytes of JSON text.
+    pub output_bytes: usize,
+    /// How it ended, if it did.
+    pub outcome: Option<Outcome>,
+    /// Why it did not succeed.
+    pub error: Option<Failure>,
+}
+
+/// An event that cannot follow the events before it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the journal breaks the rules: {0}")]
+pub struct IllegalTransition(String);
+
+fn illegal<T>(message: impl Into<String>) -> Result<T, IllegalTransition> {
+    Err(IllegalTransition(message.into()))
+}
+
+impl RunState {
+    /// Folds a whole journal.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`] at the first event that cannot follow those before it.
+    pub fn fold<'e>(events: impl IntoIterator<Item = &'e Event>) -> Result<Self, IllegalTransition> {
+        let mut state = Self::default();
+        for event in events {
+            state.apply(event)?;
+        }
+        Ok(state)
+    }
+
+    /// Adds one event.
+    ///
+    /// # Errors
+    /// [`IllegalTransition`] when the event cannot come now; the state is then as before.
+    pub fn apply(&mut self, event: &Event) -> Result<(), IllegalTransition> {
+        let redrive = matches!(event, Event::Received { message: Message::Redrive, .. });
+        match (self.started_at, self.outcome, event) {
+            (Some(_), _, Event::Started { .. }) => return illegal("a run starts once"),
+            (None, _, Event::Started { .. }) | (Some(_), None, _) => {}
+            (None, _, _) => return illegal("the first event must be `started`"),
+            (Some(_), Some(_), _) if redrive => {}
+            (Some(_), Some(_), _) => return illegal("nothing but a redrive follows the end of a run"),
+        }
+        match event {
+            Event::Started { at } => {
+                self.started_at = Some(*at);
+                self.clock_from = Some(*at);
+            }
+            Event::Attempted { path, attempt, at } => self.attempted(path, *attempt, *at)?,
+            Event::Completed { path, output, at } => self.completed(path, output, *at)?,
+            Event::Skipped { path, at } => {
+                self.open_step(path, *at)?;
+                self.settle(path, Phase::Skipped, *at);
+            }
+            Event::Failed { path, error, then, at } => {
+                let step = self.open_step(path, *at)?;
+                step.failures += 1;
+                step.interrupted = false;
+                step.error = Some(error.clone());
+                self.after(path, *then, *at);
+            }
+            Event::Interrupted { path, then, at } => {
+                match self.steps.get_mut(path) {
+                    Some(step) if step.phase == Phase::Running => step.interrupted = true,
+                    _ => return illegal(format!("`{path}` was interrupted but not running")),
+                }
+                self.after(path, *then, *at);
+            }
+            Event::Received { n, message, at } => self.received(*n, *message, *at)?,
+            Event::Finished { outcome, error, at } => self.finished(*outcome, error.clone(), *at),
+        }
+        Ok(())
+    }
+
+    /// The steps of which an attempt is under way.
+    pub fn running(&self) -> impl Iterator<Item = (&StepPath, &StepState)> {
+        self.steps.iter().filter(|(_, step)| step.phase == Phase::Running)
+    }
+
+    fn attempted(&mut self, path: &StepPath, attempt: u32, at: Timestamp) -> Result<(), IllegalTransition> {
+        if self.steps.get(path).is_some_and(|step| step.phase == Phase::Running) {
+            return illegal(format!("`{path}` is attempted while an attempt is under way"));
+        }
+        let step = self.open_step(path, at)?;
+        if attempt != step.attempts + 1 {
+            return illegal(format!("attempt {attempt} of `{path}` follows attempt {}", step.attempts));
+        }
+        step.attempts = attempt;
+        step.phase = Phase::Running;
+        Ok(())
+    }
+
+    fn completed(&mut self, path: &StepPath, output: &Output, at: Timestamp) -> Result<(), IllegalTransition> {
+        let step = self.open_step(path, at)?;
+        step.output = Some(Arc::new(output.clone()));
+        step.interrupted = false;
+        step.error = None;
+        self.output_bytes += output.size_bytes();
+        self.settle(path, Phase::Completed, at);
+        Ok(())
+    }
+
+    fn received(&mut self, n: u32, message: Message, at: Timestamp) -> Result<(), IllegalTransition> {
+        if n != self.received + 1 {
+            return illegal(format!("message {n} follows message {}", self.received));
+        }
+        self.received = n;
+        match message {
+            Message::Cancel => self.cancel = true,
+            Message::Redrive => {
+                self.redrives += 1;
+                self.clock_from = Some(at);
+                self.outcome = None;
+                self.error = None;
+                // Only what did not end well is done again; a step that never ran stays unknown.
+                self.steps.retain(|_, step| {
+                    matches!(step.phase, Phase::Completed | Phase::Skipped) || {
+                        step.phase = Phase::Retrying(at);
+                        step.failures = 0;
+                        step.finished_at = None;
+                        true
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn finished(&mut self, outcome: Outcome, error: Option<Failure>, at: Timestamp) {
+        for step in self.steps.values_mut() {
+            if matches!(step.phase, Phase::Running | Phase::Retrying(_)) {
+                step.phase = Phase::Abandoned;
+                step.finished_at = Some(at);
+            }
+        }
+        self.outcome = Some(outcome);
+        self.error = error;
+    }
+
+    /// The step at `path`, which must not have come to an end.
+    fn open_step(&mut self, path: &StepPath, at: Timestamp) -> Result<&mut StepState, IllegalTransition> {
+        let step = self.steps.entry(path.clone()).or_insert_with(|| StepState {
+            phase: Phase::Retrying(at),
+            attempts: 0,
+            failures: 0,
+            interrupted: false,
+            started_at: at,
+            finished_at: None,
+            output: None,
+            error: None,
+        });
+        match step.phase {
+            Phase::Running | Phase::Retrying(_) => Ok(step),
+            phase => illegal(format!("`{path}` has come to its end already ({phase:?})")),
+        }
+    }
+
+    fn after(&mut self, path: &StepPath, then: Then, at: Timestamp) {
+        match then {
+            Then::Retry { at: next } => {
+                if let Some(step) = self.steps.get_mut(path) {
+                    step.phase = Phase::Retrying(next);
+                }
+            }
+            Then::GiveUp => self.settle(path, Phase::Failed, at),
+        }
+    }
+
+    fn settle(&mut self, path: &StepPath, phase: Phase, at: Timestamp) {
+        if let Some(step) = self.steps.get_mut(path) {
+            step.phase = phase;
+            step.finished_at = Some(at);
+        }
+    }
+}
+
+impl Output {
+    /// Size as JSON text, in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        struct Count(usize);
+        impl std::io::Write for Count {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0 += bytes.len();
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut count = Count(0);
+        // A counter never fails, and an output has only string keys.
+        let _ = serde_json::to_writer(&mut count, self);
+        count.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::FailureCode;
+    use super::*;
+
+    fn at(micros: i64) -> Timestamp {
+        Timestamp::from_micros(micros)
+    }
+
+    fn path() -> StepPath {
+        StepPath::top("a")
+    }
+
+    fn output() -> Output {
+        Output { result: 1.into(), status: None, headers: None }
+    }
+
+    #[test]
+    fn what_cannot_follow_is_refused() {
+        let started = Event::Started { at: at(0) };
+        let attempted = Event::Attempted { path: path(), attempt: 1, at: at(1) };
+        let completed = Event::Completed { path: path(), output: output(), at: at(2) };
+        let finished = Event::Finished { outcome: Outcome::Succeeded, error: None, at: at(3) };
+        let second = Event::Attempted { path: path(), attempt: 3, at: at(1) };
+        let message = Event::Received { n: 2, message: Message::Cancel, at: at(1) };
+        let interrupted =
+            Event::Interrupted { path: path(), then: Then::Retry { at: at(1) }, at: at(1) };
+        for journal in [
+            vec![&attempted],
+            vec![&started, &started],
+            vec![&started, &attempted, &attempted],
+            vec![&started, &second],
+            vec![&started, &completed, &completed],
+            vec![&started, &message],
+            vec![&started, &interrupted],
+            vec![&started, &finished, &attempted],
+        ] {
+            assert!(RunState::fold(journal.clone()).is_err(), "{journal:?}");
+        }
+        RunState::fold([&started, &attempted, &completed, &finished]).expect("a whole run");
+    }
+
+    #[test]
+    fn a_redrive_reopens_only_what_did_not_end_well() {
+        let other = StepPath::top("b");
+        let error = Failure::new(FailureCode::HttpStatus, "500");
+        let events = [
+            Event::Started { at: at(0) },
+            Event::Completed { path: path(), output: output(), at: at(1) },
+            Event::Attempted { path: other.clone(), attempt: 1, at: at(2) },
+            Event::Failed { path: other.clone(), error: error.clone(), then: Then::GiveUp, at: at(3) },
+            Event::Finished { outcome: Outcome::Failed, error: Some(error), at: at(3) },
+            Event::Received { n: 1, message: Message::Redrive, at: at(9) },
+        ];
+        let state = RunState::fold(&events).expect("legal");
+        assert_eq!((state.outcome, state.redrives, state.clock_from), (None, 1, Some(at(9))));
+        assert_eq!(state.steps[&path()].phase, Phase::Completed);
+        let reopened = &state.steps[&other];
+        assert_eq!((reopened.phase, reopened.attempts, reopened.failures), (Phase::Retrying(at(9)), 1, 0));
+    }
+}

@@ -1,0 +1,351 @@
+//! `{{ expression }}` in the values of a step.
+//!
+//! Expressions are MiniJinja's: no statements, no loaders, strict undefined, a fuel limit and bounded output. The
+//! text around them is ours: a string that is exactly one expression keeps the JSON type of its value, any other
+//! string becomes text. Values come from the journal alone, so evaluating again gives the same result.
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use indexmap::IndexMap;
+use minijinja::{Environment, UndefinedBehavior};
+use serde_json::Value;
+
+use super::limits::{EXPRESSION_FUEL, EXPRESSION_MAX_BYTES};
+use super::reader::{Faults, join};
+
+/// The names at the root of every expression.
+pub const ROOTS: [&str; 4] = ["trigger", "steps", "run", "workflow"];
+
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_fuel(Some(EXPRESSION_FUEL));
+    environment.set_debug(false);
+    environment
+});
+
+/// One compiled expression.
+#[derive(Debug)]
+pub struct Expression {
+    compiled: minijinja::Expression<'static, 'static>,
+    source: String,
+    /// The roots it reads, so that only these are built for it.
+    roots: HashSet<String>,
+}
+
+/// A value of a step: JSON in which strings may hold expressions.
+#[derive(Debug)]
+pub enum Template {
+    /// No expression inside.
+    Literal(Value),
+    /// Exactly one expression: its value keeps its type.
+    Whole(Expression),
+    /// Text with expressions in between.
+    Text(Vec<Part>),
+    /// An array with an expression somewhere inside.
+    Array(Vec<Template>),
+    /// An object with an expression somewhere inside.
+    Object(IndexMap<String, Template>),
+}
+
+/// A piece of a text template.
+#[derive(Debug)]
+pub enum Part {
+    /// As it stands.
+    Text(String),
+    /// Replaced by its value: a string as it is, anything else as JSON.
+    Value(Expression),
+}
+
+/// What expressions can see: each root is built only when an expression asks for it.
+pub trait Scope {
+    /// The value of a root (one of [`ROOTS`]).
+    fn root(&self, name: &str) -> minijinja::Value;
+}
+
+/// Where a value stands, for checking it when the definition is saved.
+pub struct Place<'a> {
+    /// JSON pointer of the value.
+    pub pointer: String,
+    /// Names of the steps that come before this one.
+    pub earlier: &'a HashSet<String>,
+    /// Where faults go.
+    pub faults: &'a Faults,
+}
+
+impl Place<'_> {
+    fn below(&self, token: &str) -> Self {
+        Place { pointer: join(&self.pointer, token), earlier: self.earlier, faults: self.faults }
+    }
+}
+
+impl Expression {
+    /// Compiles `source` and checks that every name it mentions exists and comes earlier.
+    pub fn parse(source: &str, place: &Place<'_>) -> Option<Self> {
+        let source = source.trim();
+        if source.len() > EXPRESSION_MAX_BYTES {
+            place.faults.add(
+                &place.pointer,
+                format!("an expression may have {EXPRESSION_MAX_BYTES} bytes, not {}", source.len()),
+            );
+            return None;
+        }
+        let compiled = match ENVIRONMENT.compile_expression_owned(source.to_owned()) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                place.faults.add(&place.pointer, format!("`{source}` is not an expression: {}", describe(&error)));
+                return None;
+            }
+        };
+        let functions: HashSet<&str> = ENVIRONMENT.globals().map(|(name, _)| name).collect();
+        let roots: HashSet<String> = compiled
+            .undeclared_variables(false)
+            .into_iter()
+            .filter(|name| !functions.contains(name.as_str()))
+            .collect();
+        let mut sound = true;
+        for root in roots.iter().filter(|root| !ROOTS.contains(&root.as_str())) {
+            place.faults.add(
+                &place.pointer,
+                format!("`{root}` is unknown in `{source}`; expressions see {}", ROOTS.join(", ")),
+            );
+            sound = false;
+        }
+        for name in compiled.undeclared_variables(true) {
+            let Some(step) = name.strip_prefix("steps.").map(|rest| rest.split('.').next().unwrap_or(rest)) else {
+                continue;
+            };
+            if !place.earlier.contains(step) {
+                place.faults.add(&place.pointer, format!("no step named `{step}` comes before this one"));
+                sound = false;
+            }
+        }
+        sound.then(|| Self { compiled, source: source.to_owned(), roots })
+    }
+
+    /// Evaluates the expression to JSON; the error text names the expression.
+    pub fn eval(&self, scope: &dyn Scope) -> Result<Value, String> {
+        let context: minijinja::Value =
+            self.roots.iter().map(|root| (root.clone(), scope.root(root))).collect::<minijinja::Value>();
+        let value =
+            self.compiled.eval(context).map_err(|error| format!("`{}`: {}", self.source, describe(&error)))?;
+        if value.is_undefined() {
+            return Err(format!("`{}` is undefined", self.source));
+        }
+        serde_json::to_value(&value).map_err(|error| format!("`{}` is not JSON: {error}", self.source))
+    }
+
+    /// Evaluates the expression as a condition; only `true` and `false` are conditions.
+    pub fn eval_condition(&self, scope: &dyn Scope) -> Result<bool, String> {
+        match self.eval(scope)? {
+            Value::Bool(truth) => Ok(truth),
+            other => Err(format!("`{}` must be true or false, not {}", self.source, super::reader::kind_of(&other))),
+        }
+    }
+}
+
+impl Template {
+    /// Parses `value`; faults in any expression inside are noted with their pointers.
+    pub fn parse(value: &Value, place: &Place<'_>) -> Option<Self> {
+        match value {
+            Value::String(text) => Self::parse_text(text, place),
+            Value::Array(items) => {
+                let parsed: Vec<Option<Self>> = items
+                    .iter()
+                    .enumerate()
+                    .map(|(index, item)| Self::parse(item, &place.below(&index.to_string())))
+                    .collect();
+                let items: Vec<Self> = parsed.into_iter().collect::<Option<_>>()?;
+                if items.iter().all(|item| matches!(item, Self::Literal(_))) {
+                    return Some(Self::Literal(value.clone()));
+                }
+                Some(Self::Array(items))
+            }
+            Value::Object(members) => {
+                let parsed: Vec<(String, Option<Self>)> = members
+                    .iter()
+                    .map(|(name, member)| (name.clone(), Self::parse(member, &place.below(name))))
+                    .collect();
+                let members: IndexMap<String, Self> =
+                    parsed.into_iter().map(|(name, member)| Some((name, member?))).collect::<Option<_>>()?;
+                if members.values().all(|member| matches!(member, Self::Literal(_))) {
+                    return Some(Self::Literal(value.clone()));
+                }
+                Some(Self::Object(members))
+            }
+            other => Some(Self::Literal(other.clone())),
+        }
+    }
+
+    fn parse_text(text: &str, place: &Place<'_>) -> Option<Self> {
+        let pieces = match split(text) {
+            Ok(pieces) => pieces,
+            Err(message) => {
+                place.faults.add(&place.pointer, message);
+                return None;
+            }
+        };
+        match pieces.as_slice() {
+            [] => return Some(Self::Literal(Value::String(String::new()))),
+            [Piece::Text(only)] => return Some(Self::Literal(Value::String((*only).to_owned()))),
+            [Piece::Expression(only)] => return Expression::parse(only, place).map(Self::Whole),
+            _ => {}
+        }
+        let parsed: Vec<Option<Part>> = pieces
+            .into_iter()
+            .map(|piece| match piece {
+                Piece::Text(text) => Some(Part::Text(text.to_owned())),
+                Piece::Expression(source) => Expression::parse(source, place).map(Part::Value),
+            })
+            .collect();
+        Some(Self::Text(parsed.into_iter().collect::<Option<_>>()?))
+    }
+
+    /// Evaluates the template to JSON.
+    pub fn render(&self, scope: &dyn Scope) -> Result<Value, String> {
+        match self {
+            Self::Literal(value) => Ok(value.clone()),
+            Self::Whole(expression) => expression.eval(scope),
+            Self::Text(parts) => {
+                let mut text = String::new();
+                for part in parts {
+                    match part {
+                        Part::Text(piece) => text.push_str(piece),
+                        Part::Value(expression) => text.push_str(&plain_text(&expression.eval(scope)?)),
+                    }
+                }
+                Ok(Value::String(text))
+            }
+            Self::Array(items) => items.iter().map(|item| item.render(scope)).collect::<Result<_, _>>(),
+            Self::Object(members) => members
+                .iter()
+                .map(|(name, member)| Ok((name.clone(), member.render(scope)?)))
+                .collect::<Result<serde_json::Map<_, _>, String>>()
+                .map(Value::Object),
+        }
+    }
+}
+
+/// A string as it is, anything else as JSON text.
+#[must_use]
+pub fn plain_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn describe(error: &minijinja::Error) -> String {
+    error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()))
+}
+
+enum Piece<'a> {
+    Text(&'a str),
+    Expression(&'a str),
+}
+
+/// Splits a text at its `{{ }}`; braces inside quotes or inside dict literals do not end an expression.
+fn split(text: &str) -> Result<Vec<Piece<'_>>, String> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some(open) = rest.find("{{") {
+        if open > 0 {
+            pieces.push(Piece::Text(&rest[..open]));
+        }
+        let inside = &rest[open + 2..];
+        let close = end_of_expression(inside)
+            .ok_or_else(|| "`{{` without its `}}`; write `{{ \"{{\" }}` for the two braces themselves".to_owned())?;
+        pieces.push(Piece::Expression(&inside[..close]));
+        rest = &inside[close + 2..];
+    }
+    if !rest.is_empty() {
+        pieces.push(Piece::Text(rest));
+    }
+    Ok(pieces)
+}
+
+fn end_of_expression(text: &str) -> Option<usize> {
+    let bytes = text.as_bytes();
+    let (mut depth, mut quote, mut at) = (0_u32, None, 0);
+    while at < bytes.len() {
+        match (quote, bytes[at]) {
+            (Some(_), b'\\') => at += 1,
+            (Some(q), c) if q == c => quote = None,
+            (Some(_), _) => {}
+            (None, c @ (b'"' | b'\'')) => quote = Some(c),
+            (None, b'{') => depth += 1,
+            (None, b'}') if depth > 0 => depth -= 1,
+            (None, b'}') if bytes.get(at + 1) == Some(&b'}') => return Some(at),
+            (None, _) => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    struct Fixed(Value);
+
+    impl Scope for Fixed {
+        fn root(&self, name: &str) -> minijinja::Value {
+            minijinja::Value::from(minijinja::value::Serde(&self.0[name]))
+        }
+    }
+
+    fn parse(value: &Value) -> Result<Template, Vec<super::super::reader::Fault>> {
+        let (faults, earlier) = (Faults::default(), HashSet::from(["a".to_owned()]));
+        let parsed = Template::parse(value, &Place { pointer: "/v".into(), earlier: &earlier, faults: &faults });
+        parsed.ok_or_else(|| faults.into_vec())
+    }
+
+    fn render(value: &Value) -> Result<Value, String> {
+        let scope = Fixed(json!({"steps": {"a": {"result": {"n": 3, "big": 9_007_199_254_740_993_u64}}},
+                                 "trigger": {"body": {"who": "Ada", "none": null}}}));
+        parse(value).expect("sound template").render(&scope)
+    }
+
+    #[test]
+    fn one_expression_keeps_its_type_and_text_becomes_text() {
+        assert_eq!(render(&json!("{{ steps.a.result.n + 1 }}")), Ok(json!(4)));
+        assert_eq!(render(&json!("{{steps.a.result.big}}")), Ok(json!(9_007_199_254_740_993_u64)));
+        assert_eq!(render(&json!("{{ trigger.body }}")), Ok(json!({"who": "Ada", "none": null})));
+        assert_eq!(render(&json!("Hi {{ trigger.body.who }}: {{ steps.a.result }}!")).expect("renders"),
+            json!("Hi Ada: {\"n\":3,\"big\":9007199254740993}!"));
+        assert_eq!(render(&json!({"k": ["{{ trigger.body.who|upper }}", 1]})), Ok(json!({"k": ["ADA", 1]})));
+        assert_eq!(render(&json!("{{ {'a': {'b': '}}'}} }}")), Ok(json!({"a": {"b": "}}"}})));
+        assert_eq!(render(&json!("{{ '{{' }}x")), Ok(json!("{{x")));
+    }
+
+    #[test]
+    fn undefined_is_an_error_and_never_silently_empty() {
+        for source in ["{{ steps.a.result.nope }}", "x{{ steps.a.result.nope }}", "{{ trigger.nope.deeper }}"] {
+            assert!(render(&json!(source)).is_err(), "{source}");
+        }
+        assert_eq!(render(&json!("{{ steps.a.result.nope is defined }}")), Ok(json!(false)));
+    }
+
+    #[test]
+    fn all_faults_are_found_with_their_pointers() {
+        let value = json!({"x": "{{ steps.later.result }}", "y": ["{{ 1 + }}", "{{ oops", "{{ secrets.k }}"]});
+        let faults = parse(&value).expect_err("four faults");
+        let pointers: Vec<_> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
+        assert_eq!(pointers, ["/v/x", "/v/y/0", "/v/y/1", "/v/y/2"]);
+    }
+
+    #[test]
+    fn evaluation_is_bounded() {
+        for bomb in [
+            "{{ ('x' * 1000000) * 1000000 }}",
+            "{{ range(100000)|map('string')|join('xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx') }}",
+            "{{ ('a' * 100000)|replace('a', 'b' * 100000) }}",
+        ] {
+            assert!(render(&json!(bomb)).is_err(), "{bomb}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Opening, locking, migrating and backing up the database file.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlx::ConnectOptions as _;
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+
+const READERS_MAX: u32 = 8;
+const READER_WAIT: Duration = Duration::from_secs(5);
+
+/// Where the database is.
+#[derive(Clone, Debug)]
+pub enum Location {
+    /// One SQLite file, opened by one process.
+    Embedded {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Why the database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("{path} is open in another weir process{pid}: one process at a time can use an embedded database")]
+    Locked {
+        /// The database file.
+        path: PathBuf,
+        /// The other process, where it is known: ` (pid 123)`.
+        pid: String,
+    },
+    /// The directory or the lock file cannot be used.
+    #[error("{path}: {source}")]
+    Io {
+        /// What was touched.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The schema is newer than this binary, or a migration failed.
+    #[error("the database schema cannot be brought up to date: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// SQLite itself refused.
+    #[error("the database cannot be opened: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A first write failed.
+    #[error(transparent)]
+    Store(#[from] super::StoreError),
+}
+
+/// A lock on the file beside the database. SQLite's own locks would let a second process in.
+pub(super) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    fn take(path: &Path) -> Result<Self, OpenError> {
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Io { path, source }
+        };
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent).map_err(io(parent))?;
+        }
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let name = PathBuf::from(name);
+        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&name).map_err(io(&name))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                // The other process may be about to write it: then the message does without.
+                let _ = file.read_to_string(&mut pid);
+                let pid = if pid.is_empty() { pid } else { format!(" (pid {})", pid.trim()) };
+                return Err(OpenError::Locked { path: path.to_owned(), pid });
+            }
+            Err(TryLockError::Error(source)) => return Err(OpenError::Io { path: name, source }),
+        }
+        // For the message above only: a disk that is too full for it is no reason not to start.
+        let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+        Ok(Self { _file: file })
+    }
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(Duration::from_secs(5))
+        .foreign_keys(true)
+        .optimize_on_close(false, None)
+        .log_statements(tracing::log::LevelFilter::Off)
+        .log_slow_statements(tracing::log::LevelFilter::Off, Duration::MAX)
+}
+
+/// Opens the writer and the readers, with the schema brought up to date.
+pub(super) async fn open(location: &Location) -> Result<(Lock, SqliteConnection, SqlitePool), OpenError> {
+    let Location::Embedded { path } = location;
+    let lock = Lock::take(path)?;
+    let mut writer = options(path).pragma("temp_store", "MEMORY").connect().await?;
+    MIGRATIONS.run(&mut writer).await?;
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS_MAX)
+        .acquire_timeout(READER_WAIT)
+        .connect_with(options(path).create_if_missing(false).read_only(true))
+        .await?;
+    Ok((lock, writer, readers))
+}
+
+/// Brings the schema up to date and names the migrations in force.
+///
+/// # Errors
+/// As for opening: a server that runs on the file holds its lock.
+pub async fn migrate(location: &Location) -> Result<Vec<String>, OpenError> {
+    let (_lock, _writer, readers) = open(location).await?;
+    readers.close().await;
+    Ok(MIGRATIONS.iter().map(|migration| format!("{:04} {}", migration.version, migration.description)).collect())
+}
+
+/// Writes a consistent copy of the database to `target`, which must not exist. A server may go on working meanwhile.
+///
+/// # Errors
+/// When the database does not exist or the copy cannot be written.
+pub async fn backup(location: &Location, target: &Path) -> Result<(), OpenError> {
+    let Location::Embedded { path } = location;
+    let mut source = options(path).create_if_missing(false).connect().await?;
+    sqlx::query("VACUUM INTO $1").bind(target.display().to_string()).execute(&mut source).await?;
+    let copy = File::open(target).and_then(|file| file.sync_all());
+    copy.map_err(|source| OpenError::Io { path: target.to_owned(), source })
+}
+
+/// Whether an error may pass by itself: full disk, IO, locks, exhausted pools. Everything else is permanent.
+pub(super) fn may_pass(error: &sqlx::Error) -> bool {
+    // Primary result codes of https://sqlite.org/rescode.html: BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN.
+    const PASSING: [u32; 7] = [5, 6, 7, 8, 10, 13, 14];
+    match error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => {
+            let code = error.code().and_then(|code| code.parse::<u32>().ok());
+            code.is_some_and(|code| PASSING.contains(&(code & 0xff)))
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,185 @@
+//! Webhook endpoints. Their secrets are sealed before they come here.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, SqliteConnection};
+use uuid::Uuid;
+
+use super::page::{Page, PageRequest};
+use super::writer::Op;
+use super::{Store, StoreError};
+use crate::model::id::{EndpointId, WorkflowId};
+use crate::model::time::Timestamp;
+
+/// A webhook endpoint.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Its id.
+    pub id: EndpointId,
+    /// The workflow it triggers.
+    pub workflow_id: WorkflowId,
+    /// The last part of its URL.
+    pub path: String,
+    /// Whether it may be called.
+    pub is_active: bool,
+    /// The secret, sealed.
+    pub secret: Vec<u8>,
+    /// The secret before the last rotation, sealed, and until when it is valid.
+    pub previous_secret: Option<(Vec<u8>, Timestamp)>,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was changed last.
+    pub updated_at: Timestamp,
+}
+
+/// An endpoint to create.
+#[derive(Clone, Debug)]
+pub struct NewEndpoint {
+    /// Its id.
+    pub id: EndpointId,
+    /// The workflow it triggers.
+    pub workflow_id: WorkflowId,
+    /// The last part of its URL.
+    pub path: String,
+    /// The secret, sealed.
+    pub secret: Vec<u8>,
+}
+
+/// Another endpoint has the path already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathTaken;
+
+/// A change of an endpoint.
+#[derive(Clone, Debug)]
+pub enum EndpointChange {
+    /// A new secret, sealed; the current one stays valid until the given time.
+    Rotate(Vec<u8>, Timestamp),
+    /// Whether it may be called.
+    SetActive(bool),
+    /// Remove it.
+    Delete,
+}
+
+const COLUMNS_FROM: &str = "SELECT id, workflow_id, path, is_active, secret, previous_secret, previous_until, \
+                            created_at, updated_at FROM endpoints ";
+
+/// [`COLUMNS_FROM`] with a condition.
+fn select(condition: &str) -> sqlx::AssertSqlSafe<String> {
+    sqlx::AssertSqlSafe(format!("{COLUMNS_FROM}{condition}"))
+}
+
+struct Create(NewEndpoint, i64);
+
+impl Op for Create {
+    type Output = Result<(), PathTaken>;
+
+    async fn perform(&self, db: &mut SqliteConnection) -> Result<Self::Output, sqlx::Error> {
+        let Self(new, now) = self;
+        let inserted = sqlx::query(
+            "INSERT INTO endpoints (id, workflow_id, path, is_active, secret, created_at, updated_at) \
+             VALUES ($1, $2, $3, 1, $4, $5, $5) ON CONFLICT (path) DO NOTHING",
+        )
+        .bind(new.id.0)
+        .bind(new.workflow_id.0)
+        .bind(&new.path)
+        .bind(&new.secret)
+        .bind(now)
+        .execute(db)
+        .await?;
+        Ok(if inserted.rows_affected() > 0 { Ok(()) } else { Err(PathTaken) })
+    }
+}
+
+struct Change(Uuid, EndpointChange, i64);
+
+impl Op for Change {
+    /// Whether the endpoint exists.
+    type Output = bool;
+
+    async fn perform(&self, db: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+        let Self(id, change, now) = self;
+        let query = match change {
+            EndpointChange::Delete => sqlx::query("DELETE FROM endpoints WHERE id = $1").bind(id),
+            EndpointChange::SetActive(active) => {
+                sqlx::query("UPDATE endpoints SET is_active = $3, updated_at = $2 WHERE id = $1")
+                    .bind(id)
+                    .bind(now)
+                    .bind(active)
+            }
+            EndpointChange::Rotate(secret, previous_until) => sqlx::query(
+                "UPDATE endpoints SET previous_secret = secret, previous_until = $4, secret = $3, updated_at = $2 \
+                 WHERE id = $1",
+            )
+            .bind(id)
+            .bind(now)
+            .bind(secret)
+            .bind(previous_until.as_micros()),
+        };
+        Ok(query.execute(db).await?.rows_affected() > 0)
+    }
+}
+
+impl Store {
+    /// Creates an endpoint.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Result<(), PathTaken>, StoreError> {
+        self.writer.run(Create(endpoint, self.clock.now().as_micros())).await
+    }
+
+    /// Changes an endpoint; answers whether it exists.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn change_endpoint(&self, id: EndpointId, change: EndpointChange) -> Result<bool, StoreError> {
+        self.writer.run(Change(id.0, change, self.clock.now().as_micros())).await
+    }
+
+    /// Reads an endpoint.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn endpoint(&self, id: EndpointId) -> Result<Option<Endpoint>, StoreError> {
+        let row = sqlx::query(select("WHERE id = $1")).bind(id.0).fetch_optional(&self.readers).await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Reads the endpoint with this path.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn endpoint_by_path(&self, path: &str) -> Result<Option<Endpoint>, StoreError> {
+        let row = sqlx::query(select("WHERE path = $1")).bind(path).fetch_optional(&self.readers).await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Lists the endpoints of a workflow, newest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn endpoints(&self, workflow: WorkflowId, request: PageRequest) -> Result<Page<Endpoint>, StoreError> {
+        let rows = sqlx::query(select("WHERE workflow_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"))
+            .bind(workflow.0)
+            .bind(request.before_id())
+            .bind(request.rows())
+            .fetch_all(&self.readers)
+            .await?;
+        let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        Ok(request.page(items, |endpoint| endpoint.id.0))
+    }
+}
+
+fn read(row: &SqliteRow) -> Result<Endpoint, StoreError> {
+    let previous: Option<Vec<u8>> = row.try_get("previous_secret")?;
+    let until: Option<i64> = row.try_get("previous_until")?;
+    Ok(Endpoint {
+        id: EndpointId(row.try_get("id")?),
+        workflow_id: WorkflowId(row.try_get("workflow_id")?),
+        path: row.try_get("path")?,
+        is_active: row.try_get("is_active")?,
+        secret: row.try_get("secret")?,
+        previous_secret: previous.zip(until.map(Timestamp::from_micros)),
+        created_at: Timestamp::from_micros(row.try_get("created_at")?),
+        updated_at: Timestamp::from_micros(row.try_get("updated_at")?),
+    })
+}

@@ -1,0 +1,101 @@
+//! The database is the truth. The only user of sqlx.
+//!
+//! Everything that was acknowledged is in here and on disk; nothing outside needs to survive a crash. A run advances
+//! only through [`Store::append`], which is fenced by the claim's random token together with the journal's sequence
+//! number. Writes go through one task ([`writer`]) that puts all requests waiting at the moment into one transaction;
+//! reads use a pool of read-only connections. `tests/it/contract.rs` holds what every database must do.
+
+mod claims;
+mod db;
+mod endpoints;
+mod inbox;
+mod journal;
+mod page;
+mod runs;
+mod workflows;
+mod writer;
+
+use std::sync::Arc;
+
+pub use claims::{Claim, Claimed, INTERRUPTS_SUSPECT};
+pub use db::{Location, OpenError, backup, migrate};
+pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, PathTaken};
+pub use inbox::Sent;
+pub use journal::{Append, Appended, Entry, Next};
+pub use page::{Page, PageRequest};
+pub use runs::{Created, Idempotency, NewRun, RunFilter, RunRow, Status};
+pub use workflows::{NewRevision, Revision, Workflow, WorkflowChange};
+
+use crate::clock::Clock;
+
+/// A database, open for one process.
+#[derive(Clone)]
+pub struct Store {
+    readers: sqlx::SqlitePool,
+    writer: writer::Writer,
+    clock: Arc<dyn Clock>,
+    /// Held as long as any clone lives; a second process is refused by it.
+    _lock: Arc<db::Lock>,
+}
+
+/// Why the store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full, the database is away, or too much is waiting. Trying again later may help, and nothing is
+    /// half-written. Whether a write that had begun happened is to be read back.
+    #[error("the database cannot do this now: {0}")]
+    Unavailable(String),
+    /// Trying again will not help.
+    #[error("the database refused: {0}")]
+    Refused(String),
+    /// A stored value cannot be read by this version.
+    #[error("a stored value cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl StoreError {
+    fn of(error: &sqlx::Error) -> Self {
+        if db::may_pass(error) { Self::Unavailable(error.to_string()) } else { Self::Refused(error.to_string()) }
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::of(&error)
+    }
+}
+
+impl Store {
+    /// Opens (and, where it is new or older, migrates) the database at `location` for this process alone.
+    ///
+    /// Claims of an earlier process are void from here on: the file is locked, so nobody else can hold one.
+    ///
+    /// # Errors
+    /// [`OpenError`], in particular when another process has the database open.
+    pub async fn open(location: &Location, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let (lock, connection, readers) = db::open(location).await?;
+        let store = Self { readers, writer: writer::Writer::start(connection), clock, _lock: Arc::new(lock) };
+        store.void_claims().await?;
+        Ok(store)
+    }
+
+    /// Waits until everything handed to the store is written, then closes it.
+    pub async fn close(self) {
+        self.writer.close().await;
+        self.readers.close().await;
+    }
+
+    /// The clock that leases and due times are measured by.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+}
+
+fn json_bytes<T: serde::Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|error| StoreError::Unreadable(error.to_string()))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(bytes).map_err(|error| StoreError::Unreadable(error.to_string()))
+}
