@@ -216,9 +216,10 @@ fn follow(request: &mut Request, status: StatusCode, target: Url) {
         }
     }
     if request.url.origin() != target.origin() {
-        for name in [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION, header::HOST] {
-            request.headers.remove(name);
-        }
+        // Any header may carry a credential; these cannot.
+        let harmless = [header::ACCEPT, header::ACCEPT_LANGUAGE, header::CONTENT_TYPE, header::USER_AGENT];
+        let kept = harmless.into_iter().filter_map(|name| Some((name.clone(), request.headers.remove(name)?)));
+        request.headers = kept.collect();
     }
     request.url = target;
 }

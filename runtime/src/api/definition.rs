@@ -120,7 +120,7 @@ struct ToolStepSchema {
 #[serde(deny_unknown_fields)]
 struct RetrySchema {
     /// Attempts in all, the first one included. Default 5.
-    #[schema(minimum = 1, maximum = 100)]
+    #[schema(minimum = 1)]
     max_attempts: Option<u32>,
     /// Upper bound of the delay before the second attempt. Default 0.5.
     #[schema(minimum = 0, maximum = 86400)]

@@ -147,7 +147,9 @@ pub(super) fn read_members<T>(
     match parsed {
         Some(parsed) if faults.is_empty() => Ok(parsed),
         _ => {
-            let in_definition = faults.iter().any(|fault| fault.pointer.starts_with("/definition"));
+            let in_definition = faults.iter().any(|fault| {
+                fault.pointer == "/definition" || fault.pointer.starts_with("/definition/")
+            });
             let code = if in_definition { ProblemCode::InvalidDefinition } else { ProblemCode::InvalidRequest };
             Err(Problem::faulty(code, faults))
         }

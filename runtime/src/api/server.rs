@@ -1,6 +1,6 @@
 //! The server itself: health, documentation, and what is not there.
 
-use axum::extract::{OriginalUri, Path};
+use axum::extract::OriginalUri;
 use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use super::extract::PathText;
 use super::problem::{Problem, ProblemCode};
 use crate::model::error::FailureCode;
 
@@ -35,7 +36,7 @@ pub(super) fn documentation(document: utoipa::openapi::OpenApi) -> Router {
     Router::new().merge(ui).route("/docs/errors/{code}", get(error_page))
 }
 
-async fn error_page(Path(code): Path<String>) -> Result<Response, Problem> {
+async fn error_page(PathText(code): PathText) -> Result<Response, Problem> {
     let problem = ProblemCode::ALL.iter().find(|known| known.as_str() == code).map(|known| known.page());
     let failure = || FailureCode::ALL.iter().find(|known| known.as_str() == code).map(|known| known.page());
     let page = problem.or_else(failure);

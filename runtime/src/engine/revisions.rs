@@ -40,7 +40,7 @@ impl Revisions {
         let Some(revision) = store.revision(workflow, number).await? else {
             return unreadable(format!("revision {number} of the workflow is gone"));
         };
-        let definition = match Definition::parse(&revision.definition, limits) {
+        let definition = match Definition::parse(&revision.definition, &limits.for_accepted()) {
             Ok(definition) => definition,
             Err(faults) => {
                 let first = faults.first().map(|fault| format!("{}: {}", fault.pointer, fault.message));

@@ -9,7 +9,7 @@ use super::context::{StepScope, context};
 use super::definition::{Definition, OnInterrupt, Step};
 use super::error::{Failure, FailureCode};
 use super::id::{RunId, WorkflowId};
-use super::journal::{Event, Outcome, Output, Then};
+use super::journal::{Event, Outcome, Output, Then, json_size_bytes};
 use super::limits::Limits;
 use super::path::StepPath;
 use super::state::{Phase, RunState};
@@ -59,8 +59,8 @@ pub struct Effect {
     pub timeout: Duration,
     /// The same over all attempts, until a person redrives the run.
     pub idempotency_key: String,
-    /// Whether the attempt before was interrupted, so that its request may still be in flight.
-    pub after_interrupt: bool,
+    /// Whether an attempt before ended without an answer, so that its request may still be in flight.
+    pub after_unsettled: bool,
     /// Whether the note that the attempt begins must be on disk first.
     pub durable_note: bool,
 }
@@ -107,7 +107,7 @@ pub fn interrupted(def: &Definition, state: &RunState, now: Timestamp) -> Vec<Ev
     for (path, _) in state.running() {
         let step = def.index_of(path).map(|index| &def.steps[index]);
         if step.is_some_and(|step| step.on_interrupt == OnInterrupt::Fail) {
-            let message = "a crash interrupted the attempt, and the step says `on_interrupt: fail`";
+            let message = "the process ended during the attempt, and the step says `on_interrupt: fail`";
             let error = Failure::new(FailureCode::Interrupted, message).at(path);
             events.push(Event::Failed { path: path.clone(), error, then: Then::GiveUp, at: now });
         } else {
@@ -129,7 +129,7 @@ pub fn current_step_index(def: &Definition, state: &RunState) -> u32 {
 /// The event for an output that a step produced, or for the limit that the output breaks.
 #[must_use]
 pub fn completed(path: &StepPath, output: Output, state: &RunState, limits: &Limits, now: Timestamp) -> Event {
-    let size = output.size_bytes();
+    let size = json_size_bytes(&output);
     let (code, message) = if size > limits.step_output_max_bytes {
         let limit = limits.step_output_max_bytes;
         (FailureCode::StepOutputTooLarge, format!("the output is {size} bytes long; the limit is {limit} bytes"))
@@ -186,7 +186,7 @@ fn effect(scope: &StepScope<'_>, step: &Step, call: HttpCall) -> Effect {
         call,
         timeout: step.timeout,
         idempotency_key: format!("{}:{}{redrive}", scope.run.id, step.path),
-        after_interrupt: known.is_some_and(|known| known.interrupted),
+        after_unsettled: known.is_some_and(|known| known.unsettled),
         durable_note: step.on_interrupt == OnInterrupt::Fail,
     }
 }

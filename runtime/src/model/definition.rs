@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::journal::json_size_bytes;
 use super::limits::Limits;
 use super::path::{StepPath, step_name_fault};
 use super::reader::{Fault, Faults, Members, join, kind_of};
@@ -74,7 +75,7 @@ impl Definition {
     }
 
     fn read(doc: &Value, limits: &Limits, faults: &Faults) -> Option<Self> {
-        let size = doc.to_string().len();
+        let size = json_size_bytes(doc);
         if size > limits.definition_max_bytes {
             faults.add("", format!("is {size} bytes long; the limit is {} bytes", limits.definition_max_bytes));
             return None;
@@ -151,11 +152,10 @@ fn read_step(
             None
         }
     });
-    let kind = members
-        .require("type")
-        .and_then(|value| members.string("type", value))
-        .and_then(|kind| StepKind::parse(kind, &mut members, &Place { pointer: pointer.to_owned(), earlier, faults }));
-    if kind.is_some() {
+    let kind_name = members.require("type").and_then(|value| members.string("type", value));
+    let place = Place { pointer: pointer.to_owned(), earlier, faults };
+    let kind = kind_name.and_then(|kind| StepKind::parse(kind, &mut members, &place));
+    if kind_name.is_some_and(|kind| StepKind::NAMES.contains(&kind)) {
         // Without a known type nobody can say which members belong to it.
         members.finish();
     }
@@ -233,7 +233,7 @@ mod tests {
         ]});
         assert_eq!(pointers(&doc), [
             "/version", "/stepz",
-            "/steps/0/method", "/steps/0/url", "/steps/0/headers/a b",
+            "/steps/0/method", "/steps/0/url", "/steps/0/headers/a b", "/steps/0/timeout_second",
             "/steps/1/include_keys/0", "/steps/1/include_keys/1",
             "/steps/2/type",
             "/steps/3/url", "/steps/3",

@@ -58,7 +58,7 @@ failure_codes! {
     StepOutputTooLarge = "step_output_too_large",
     /// The outputs of the run's steps together are larger than the limit.
     ContextTooLarge = "context_too_large",
-    /// The attempt was interrupted by a crash and the step says `on_interrupt: fail`.
+    /// The process ended during the attempt and the step says `on_interrupt: fail`.
     Interrupted = "interrupted",
     /// The run took longer than its `timeout_seconds`.
     RunTimeout = "run_timeout",

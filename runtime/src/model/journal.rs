@@ -71,7 +71,7 @@ pub enum Event {
         /// When it was taken.
         at: Timestamp,
     },
-    /// The run came to its end. Only a redrive can follow.
+    /// The run came to its end. Only messages can follow, and only a redrive opens it again.
     Finished {
         /// How it ended.
         outcome: Outcome,
@@ -159,4 +159,23 @@ impl Event {
     pub fn is_progress(&self) -> bool {
         !matches!(self, Self::Started { .. } | Self::Attempted { .. } | Self::Interrupted { .. })
     }
+}
+
+/// Size of a value as JSON text, in bytes, without making the text.
+#[must_use]
+pub fn json_size_bytes<T: Serialize>(value: &T) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // A counter never fails, and our maps have string keys.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
 }

@@ -22,8 +22,28 @@ pub struct Limits {
     pub context_max_bytes: usize,
 }
 
+impl Limits {
+    /// The same limits for a definition that was accepted before: what was valid then stays valid when an operator
+    /// lowers a limit. Limits on what a run may use hold for it as they are now.
+    #[must_use]
+    pub fn for_accepted(&self) -> Self {
+        let ages = Duration::from_secs(u32::MAX.into());
+        Self {
+            definition_max_bytes: usize::MAX,
+            steps_max: usize::MAX,
+            attempts_max: u32::MAX,
+            step_timeout_max: ages,
+            run_timeout_max: ages,
+            ..self.clone()
+        }
+    }
+}
+
 /// Longest text of one `{{ expression }}`, in bytes.
 pub const EXPRESSION_MAX_BYTES: usize = 4096;
+
+/// Largest value of one expression, and largest text around expressions, in bytes of JSON text.
+pub const EXPRESSION_OUTPUT_MAX_BYTES: usize = 1 << 20;
 
 /// MiniJinja fuel for one evaluation: about one unit an instruction and one for a byte that is built.
 pub const EXPRESSION_FUEL: u64 = 4_000_000;

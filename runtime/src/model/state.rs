@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::error::Failure;
-use super::journal::{Event, Message, Outcome, Output, Then};
+use super::error::{Failure, FailureCode};
+use super::journal::{Event, Message, Outcome, Output, Then, json_size_bytes};
 use super::path::StepPath;
 use super::time::Timestamp;
 
@@ -35,8 +35,9 @@ pub struct StepState {
     pub attempts: u32,
     /// Attempts that failed since the run started or was redriven.
     pub failures: u32,
-    /// Whether the last attempt was interrupted: its effect may have happened.
-    pub interrupted: bool,
+    /// Whether an attempt ended without an answer (a crash, a timeout, a broken connection): its effect may have
+    /// happened, and its request may still be in flight.
+    pub unsettled: bool,
     /// When the first attempt began (or the step was done at once).
     pub started_at: Timestamp,
     /// When it came to its end.
@@ -97,13 +98,13 @@ impl RunState {
     /// # Errors
     /// [`IllegalTransition`] when the event cannot come now; the state is then as before.
     pub fn apply(&mut self, event: &Event) -> Result<(), IllegalTransition> {
-        let redrive = matches!(event, Event::Received { message: Message::Redrive, .. });
+        let message = matches!(event, Event::Received { .. });
         match (self.started_at, self.outcome, event) {
             (Some(_), _, Event::Started { .. }) => return illegal("a run starts once"),
             (None, _, Event::Started { .. }) | (Some(_), None, _) => {}
             (None, _, _) => return illegal("the first event must be `started`"),
-            (Some(_), Some(_), _) if redrive => {}
-            (Some(_), Some(_), _) => return illegal("nothing but a redrive follows the end of a run"),
+            (Some(_), Some(_), _) if message => {}
+            (Some(_), Some(_), _) => return illegal("nothing but a message follows the end of a run"),
         }
         match event {
             Event::Started { at } => {
@@ -119,13 +120,13 @@ impl RunState {
             Event::Failed { path, error, then, at } => {
                 let step = self.open_step(path, *at)?;
                 step.failures += 1;
-                step.interrupted = false;
+                step.unsettled |= matches!(error.code, FailureCode::StepTimeout | FailureCode::ConnectionFailed);
                 step.error = Some(error.clone());
                 self.after(path, *then, *at);
             }
             Event::Interrupted { path, then, at } => {
                 match self.steps.get_mut(path) {
-                    Some(step) if step.phase == Phase::Running => step.interrupted = true,
+                    Some(step) if step.phase == Phase::Running => step.unsettled = true,
                     _ => return illegal(format!("`{path}` was interrupted but not running")),
                 }
                 self.after(path, *then, *at);
@@ -157,9 +158,8 @@ impl RunState {
     fn completed(&mut self, path: &StepPath, output: &Output, at: Timestamp) -> Result<(), IllegalTransition> {
         let step = self.open_step(path, at)?;
         step.output = Some(Arc::new(output.clone()));
-        step.interrupted = false;
         step.error = None;
-        self.output_bytes += output.size_bytes();
+        self.output_bytes += json_size_bytes(output);
         self.settle(path, Phase::Completed, at);
         Ok(())
     }
@@ -170,6 +170,8 @@ impl RunState {
         }
         self.received = n;
         match message {
+            // One that came too late says nothing about what a redrive begins.
+            Message::Cancel if self.outcome.is_some() => {}
             Message::Cancel => self.cancel = true,
             Message::Redrive => {
                 self.redrives += 1;
@@ -181,6 +183,7 @@ impl RunState {
                     matches!(step.phase, Phase::Completed | Phase::Skipped) || {
                         step.phase = Phase::Retrying(at);
                         step.failures = 0;
+                        step.unsettled = false;
                         step.finished_at = None;
                         true
                     }
@@ -207,7 +210,7 @@ impl RunState {
             phase: Phase::Retrying(at),
             attempts: 0,
             failures: 0,
-            interrupted: false,
+            unsettled: false,
             started_at: at,
             finished_at: None,
             output: None,
@@ -238,30 +241,8 @@ impl RunState {
     }
 }
 
-impl Output {
-    /// Size as JSON text, in bytes.
-    #[must_use]
-    pub fn size_bytes(&self) -> usize {
-        struct Count(usize);
-        impl std::io::Write for Count {
-            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-                self.0 += bytes.len();
-                Ok(bytes.len())
-            }
-            fn flush(&mut self) -> std::io::Result<()> {
-                Ok(())
-            }
-        }
-        let mut count = Count(0);
-        // A counter never fails, and an output has only string keys.
-        let _ = serde_json::to_writer(&mut count, self);
-        count.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::error::FailureCode;
     use super::*;
 
     fn at(micros: i64) -> Timestamp {

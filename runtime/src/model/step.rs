@@ -19,6 +19,9 @@ pub enum StepKind {
 }
 
 impl StepKind {
+    /// Every value of `type`.
+    pub const NAMES: [&str; 3] = ["http", "persist_snapshot", "mcp_tool"];
+
     /// The value of `type` in a definition.
     #[must_use]
     pub fn name(&self) -> &'static str {

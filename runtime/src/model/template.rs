@@ -11,7 +11,8 @@ use indexmap::IndexMap;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
 
-use super::limits::{EXPRESSION_FUEL, EXPRESSION_MAX_BYTES};
+use super::journal::json_size_bytes;
+use super::limits::{EXPRESSION_FUEL, EXPRESSION_MAX_BYTES, EXPRESSION_OUTPUT_MAX_BYTES};
 use super::reader::{Faults, join};
 
 /// The names at the root of every expression.
@@ -126,14 +127,18 @@ impl Expression {
 
     /// Evaluates the expression to JSON; the error text names the expression.
     pub fn eval(&self, scope: &dyn Scope) -> Result<Value, String> {
-        let context: minijinja::Value =
-            self.roots.iter().map(|root| (root.clone(), scope.root(root))).collect::<minijinja::Value>();
+        let context = minijinja::Value::from_pairs(self.roots.iter().map(|root| (root.clone(), scope.root(root))));
         let value =
             self.compiled.eval(context).map_err(|error| format!("`{}`: {}", self.source, describe(&error)))?;
         if value.is_undefined() {
             return Err(format!("`{}` is undefined", self.source));
         }
-        serde_json::to_value(&value).map_err(|error| format!("`{}` is not JSON: {error}", self.source))
+        let value =
+            serde_json::to_value(&value).map_err(|error| format!("`{}` is not JSON: {error}", self.source))?;
+        if json_size_bytes(&value) > EXPRESSION_OUTPUT_MAX_BYTES {
+            return Err(format!("`{}` is larger than {EXPRESSION_OUTPUT_MAX_BYTES} bytes", self.source));
+        }
+        Ok(value)
     }
 
     /// Evaluates the expression as a condition; only `true` and `false` are conditions.
@@ -213,6 +218,9 @@ impl Template {
                     match part {
                         Part::Text(piece) => text.push_str(piece),
                         Part::Value(expression) => text.push_str(&plain_text(&expression.eval(scope)?)),
+                    }
+                    if text.len() > EXPRESSION_OUTPUT_MAX_BYTES {
+                        return Err(format!("the text is larger than {EXPRESSION_OUTPUT_MAX_BYTES} bytes"));
                     }
                 }
                 Ok(Value::String(text))

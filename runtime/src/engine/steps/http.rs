@@ -33,8 +33,8 @@ pub(super) async fn perform(egress: &Egress, effect: &Effect) -> Result<Output, 
     if call.expect_status.iter().any(|range| range.contains(&status.as_u16())) {
         return Ok(output(&response));
     }
-    // Some services answer 409 while the interrupted attempt's request is still in flight.
-    let still_in_flight = effect.after_interrupt && status == StatusCode::CONFLICT;
+    // Some services answer 409 while an earlier request under the same key is still in flight.
+    let still_in_flight = effect.after_unsettled && status == StatusCode::CONFLICT;
     let reason = status.canonical_reason().unwrap_or("no standard meaning");
     let message = format!("the target answered {} ({reason}), which the step does not expect", status.as_u16());
     let mut failed = AttemptFailure::permanent(FailureCode::HttpStatus, message);
@@ -62,9 +62,12 @@ fn request(call: &HttpCall, idempotency_key: &str) -> Result<Request, AttemptFai
     if let Some(kind) = kind {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     }
-    // The definition's own headers win.
+    // The definition's own headers win; one that it names twice is sent twice.
+    for (name, _) in &call.headers {
+        headers.remove(name);
+    }
     for (name, value) in &call.headers {
-        headers.insert(name.clone(), value.clone());
+        headers.append(name.clone(), value.clone());
     }
     let method = Method::try_from(call.method).map_err(|error| invalid(&error))?;
     Ok(Request { method, url: call.url.clone(), headers, body })
@@ -150,7 +153,7 @@ mod tests {
     fn retry_after_is_seconds_or_a_date() {
         let headers = |text: &'static str| HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(text))]);
         assert_eq!(retry_after(&headers("7")), Some(Duration::from_secs(7)));
-        assert!(retry_after(&headers("Fri, 31 Dec 2999 23:59:59 GMT")).is_some_and(|wait| wait.as_secs() > 86_400));
+        assert!(retry_after(&headers("Tue, 31 Dec 2999 23:59:59 GMT")).is_some_and(|wait| wait.as_secs() > 86_400));
         assert_eq!(retry_after(&headers("soon")), None);
     }
 }
