@@ -1,1 +1,13 @@
-fn main(){}
+//! Weir, tested from outside: one binary, a module for each thing that is promised.
+
+mod api;
+mod cli;
+mod contract;
+mod crash;
+mod disk;
+mod egress;
+mod engine;
+mod errors;
+mod kill;
+mod openapi;
+mod original;

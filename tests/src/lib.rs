@@ -1,1 +1,29 @@
+//! What the tests are made with: real `weir` processes, real HTTP targets that count, and a clock that a test moves.
 
+pub mod clock;
+pub mod process;
+pub mod target;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// Longest time that a test waits for a condition before it fails.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for `condition`, which must come true within [`PATIENCE`].
+///
+/// # Panics
+/// When it does not.
+pub async fn within<T>(what: &str, condition: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, condition).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {PATIENCE:?} for {what}"),
+    }
+}
+
+/// A definition with these steps.
+#[must_use]
+pub fn definition(steps: &Value) -> Value {
+    json!({ "version": "1.0", "steps": steps })
+}
