@@ -186,6 +186,11 @@ impl Weir {
         self.wait_until_listening().await;
     }
 
+    /// Adds a setting for the next start.
+    pub fn set(&mut self, setting: &str) {
+        self.settings.push(setting.to_owned());
+    }
+
     /// The URL of a path.
     #[must_use]
     pub fn url(&self, path: &str) -> String {

@@ -27,7 +27,7 @@ use crate::model::time::Timestamp;
 use crate::store::{Append, Appended, Claim, Claimed, INTERRUPTS_SUSPECT, Next, Store, StoreError};
 
 /// A suspect that was interrupted so often more, while it ran alone, is quarantined.
-const INTERRUPTS_ALONE_MAX: u32 = 3;
+const INTERRUPTS_ALONE_MAX: u32 = 5;
 
 /// Waits up to this long are slept in the driver; longer ones give the claim back.
 const SHORT_WAIT: Duration = Duration::from_secs(3);

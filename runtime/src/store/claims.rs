@@ -18,6 +18,9 @@ use crate::model::time::Timestamp;
 /// After so many interruptions in a row a run is a suspect.
 pub const INTERRUPTS_SUSPECT: u32 = 2;
 
+/// How long a suspect rests after the process died while it ran alone, the first time.
+const SUSPECT_REST: Duration = Duration::from_millis(500);
+
 /// A write permit for one run. Not `Clone`: it can be held only once.
 #[derive(Debug)]
 pub struct Claim {
@@ -172,17 +175,28 @@ impl Op for Release {
     }
 }
 
-struct VoidClaims;
+struct VoidClaims {
+    now: Timestamp,
+}
 
 impl Op for VoidClaims {
     type Output = ();
 
     async fn perform(&self, db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        // The token stays: the next claim counts the interruption by it.
-        sqlx::query("UPDATE runs SET lease_until = 0, due_at = min(due_at, 0) WHERE due_at IS NOT NULL AND claim IS NOT NULL")
-            .execute(db)
-            .await
-            .map(|_| ())
+        // The token stays: the next claim counts the interruption by it. A suspect rests before it may be the one
+        // that runs alone again, each time twice as long: somebody who kills the process at random moments then does
+        // not meet the same innocent run again and again.
+        sqlx::query(
+            "UPDATE runs SET lease_until = 0, \
+                    due_at = CASE WHEN interrupts < 2 THEN min(due_at, $1) \
+                                  ELSE $1 + $2 * (1 << min(interrupts - 2, 10)) END \
+             WHERE due_at IS NOT NULL AND claim IS NOT NULL AND lease_until > 0",
+        )
+        .bind(self.now.as_micros())
+        .bind(i64::try_from(SUSPECT_REST.as_micros()).unwrap_or(i64::MAX))
+        .execute(db)
+        .await
+        .map(|_| ())
     }
 }
 
@@ -252,6 +266,6 @@ impl Store {
     }
 
     pub(super) async fn void_claims(&self) -> Result<(), StoreError> {
-        self.writer.run(VoidClaims).await
+        self.writer.run(VoidClaims { now: self.clock.now() }).await
     }
 }
