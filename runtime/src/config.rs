@@ -204,7 +204,7 @@ impl Layers {
     /// [`ConfigError`] where a text is not one of those allowed.
     pub fn config(&self) -> Result<Config, ConfigError> {
         let config: Config = self.values.clone().try_into().map_err(|error: toml::de::Error| {
-            ConfigError(format!("the configuration cannot be used: {}", error.message()))
+            ConfigError(format!("the configuration cannot be used: {}", error.to_string().trim().replace('\n', " ")))
         })?;
         config.location()?;
         config.egress()?;

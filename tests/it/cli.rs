@@ -1,1 +1,126 @@
-//! Not yet.
+//! The one binary, as a person meets it.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use weir_tests::process::{Weir, answer, run};
+
+fn weir(args: &[&str], env: &[(&str, &str)]) -> (bool, String) {
+    let dir = TempDir::new().expect("a directory");
+    let output = run(dir.path(), args, env);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.success(), text)
+}
+
+#[test]
+fn help_teaches() {
+    let (ok, text) = weir(&["--help"], &[]);
+    assert!(ok);
+    for taught in ["serve", "migrate", "backup", "config", "openapi", "curl -X POST", "/docs", "--data-dir"] {
+        assert!(text.contains(taught), "{taught} is not in:\n{text}");
+    }
+    let (ok, text) = weir(&["serve", "--help"], &[]);
+    assert!(ok && text.contains("--role") && text.contains("127.0.0.1:8000"), "{text}");
+}
+
+#[test]
+fn settings_come_from_defaults_file_environment_and_flags_in_this_order() {
+    let dir = TempDir::new().expect("a directory");
+    std::fs::write(dir.path().join("weir.toml"), "steps_max = 1\nattempts_max = 1\nredirects_max = 1\nlog_level = \"warn\"\n")
+        .expect("written");
+    std::fs::write(dir.path().join(".env"), "WEIR_REDIRECTS_MAX=2\n").expect("written");
+    let output = run(dir.path(), &["config", "--set", "steps_max=3"], &[("WEIR_STEPS_MAX", "2"), ("WEIR_ATTEMPTS_MAX", "2")]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = |key: &str| text.lines().find(|line| line.starts_with(&format!("{key} = "))).expect(key).to_owned();
+    for (key, value, source) in [
+        ("steps_max", "3", "a flag"),
+        ("attempts_max", "2", "the variable WEIR_ATTEMPTS_MAX"),
+        ("redirects_max", "2", "the variable WEIR_REDIRECTS_MAX"),
+        ("log_level", "\"warn\"", "weir.toml"),
+        ("context_max_bytes", "8388608", "default"),
+    ] {
+        let line = line(key);
+        assert!(line.contains(&format!("= {value} ")) && line.ends_with(&format!("# {source}")), "{line}");
+    }
+}
+
+#[test]
+fn the_commented_defaults_are_a_configuration_file() {
+    let dir = TempDir::new().expect("a directory");
+    let defaults = run(dir.path(), &["config", "--defaults"], &[]);
+    std::fs::write(dir.path().join("mine.toml"), &defaults.stdout).expect("written");
+    let output = run(dir.path(), &["config", "--config", "mine.toml"], &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("# mine.toml"));
+}
+
+#[test]
+fn what_is_no_setting_is_refused_where_it_stands() {
+    for (args, env, says) in [
+        (&["serve", "--set", "step_max=1"][..], &[][..], "a flag: `step_max` is not a setting"),
+        (&["serve"], &[("WEIR_STEP_MAX", "1")], "the variable WEIR_STEP_MAX: `step_max` is not a setting"),
+        (&["serve"], &[("WEIR_LISTEN", "nonsense")], "listen"),
+        (&["serve"], &[("DATABASE_URL", "postgres://u:p@h/d")], "DATABASE_URL begins with `postgres:`"),
+        (&["serve"], &[("WEIR_EGRESS_ALLOW", "http://x")], "egress_allow: `http://x`"),
+        (&["serve", "--config", "none.toml"], &[], "none.toml"),
+        (&["serve", "--role", "boss"], &[], "possible values: all, api, worker"),
+    ] {
+        let (ok, text) = weir(args, env);
+        assert!(!ok && text.contains(says), "{args:?} {env:?}:\n{text}");
+    }
+    let (_, text) = weir(&["config"], &[("DATABASE_URL", "sqlite://u:hush@x.db")]);
+    assert!(!text.contains("hush"), "{text}");
+}
+
+#[test]
+fn an_address_that_others_reach_needs_a_word() {
+    let (ok, text) = weir(&["serve", "--listen", "0.0.0.0:0"], &[]);
+    assert!(!ok && text.contains("--insecure") && text.contains("no authentication"), "{text}");
+}
+
+#[tokio::test]
+async fn with_the_word_it_listens_everywhere() {
+    let weir = Weir::start(&["listen=0.0.0.0:0", "insecure=true"]).await;
+    assert_eq!(weir.get("/health").await.status, 200);
+}
+
+#[test]
+fn migrate_says_what_is_in_force() {
+    let dir = TempDir::new().expect("a directory");
+    for _ in 0..2 {
+        let output = run(dir.path(), &["migrate"], &[]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains("0001 first"), "{text} {output:?}");
+    }
+    assert!(dir.path().join("weir-data/weir.db").exists());
+}
+
+#[test]
+fn openapi_is_what_the_server_says() {
+    let (ok, text) = weir(&["openapi"], &[]);
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    assert!(ok && document["openapi"] == "3.1.0", "{text}");
+}
+
+#[tokio::test]
+async fn log_lines_are_json_with_the_run_in_its_span_and_without_bodies() {
+    let weir = Weir::start(&[]).await;
+    let run_id = weir.run(&weir.workflow(&json!([])).await, &json!("body-4711")).await;
+    weir.finished(&run_id).await;
+    let line: Value = serde_json::from_str(&weir.line_with("the run is over").await).expect("JSON");
+    assert_eq!((&line["span"]["run.id"], &line["outcome"]), (&json!(run_id), &json!("SUCCEEDED")));
+    for line in weir.log() {
+        let parsed: Value = serde_json::from_str(&line).expect("every line is JSON");
+        assert!(parsed["timestamp"].is_string(), "{line}");
+        assert!(!line.contains("4711"), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn the_database_url_names_the_file() {
+    let dir = TempDir::new().expect("a directory");
+    let path = dir.path().join("elsewhere.db");
+    let weir = Weir::start(&[&format!("database_url=sqlite://{}", path.display())]).await;
+    assert!(path.exists());
+    assert_eq!(answer(weir.request(Method::GET, "/health")).await.status, 200);
+}

@@ -291,8 +291,8 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
 fn spawn(dir: &TempDir, settings: &[String], wrapper: &[String]) -> (Child, Lines) {
     let binary = binary().display().to_string();
     let mut words: Vec<String> = wrapper.to_vec();
-    words.extend([binary, "serve".to_owned(), "--listen=127.0.0.1:0".to_owned(), "--data-dir=data".to_owned()]);
-    words.push("--set=log_format=json".to_owned());
+    words.extend([binary, "serve".to_owned(), "--data-dir=data".to_owned()]);
+    words.extend(["--set=log_format=json", "--set=listen=127.0.0.1:0"].map(str::to_owned));
     words.extend(settings.iter().map(|setting| format!("--set={setting}")));
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).current_dir(dir.path()).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());

@@ -1,6 +1,7 @@
 //! A real HTTP server that answers steps as a test says, and remembers everything it received.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -8,6 +9,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::serve::ListenerExt as _;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -56,6 +58,7 @@ pub struct Target {
 }
 
 struct Inner {
+    connections: AtomicUsize,
     received: Mutex<Vec<Received>>,
     count: watch::Sender<usize>,
     answers: Mutex<HashMap<String, VecDeque<Response>>>,
@@ -75,6 +78,7 @@ impl Target {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
         let inner = Arc::new(Inner {
+            connections: AtomicUsize::new(0),
             received: Mutex::default(),
             count: watch::channel(0).0,
             answers: Mutex::default(),
@@ -82,6 +86,10 @@ impl Target {
             held: Mutex::default(),
             abandoned: watch::channel(0).0,
             server: Mutex::default(),
+        });
+        let counted = Arc::clone(&inner);
+        let listener = listener.tap_io(move |_| {
+            counted.connections.fetch_add(1, Ordering::SeqCst);
         });
         let router = Router::new().fallback(receive).with_state(Arc::clone(&inner));
         let server = tokio::spawn(async move { axum::serve(listener, router).await.expect("serves") });
@@ -142,6 +150,12 @@ impl Target {
     #[must_use]
     pub fn all(&self) -> Vec<Received> {
         self.inner.received.lock().unwrap().clone()
+    }
+
+    /// How many connections were made.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.inner.connections.load(Ordering::SeqCst)
     }
 
     /// Waits until `count` requests have come in all.
