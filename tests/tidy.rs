@@ -1,1 +1,193 @@
-fn main(){}
+//! The rules of the repository, as tests: who may call whom, how long a file may be, and that what belongs together
+//! is there together.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Longest file that fits a sitting, in lines.
+const LINES_MAX: usize = 400;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a repository").to_owned()
+}
+
+/// Every file below `dir` with the given ending, with its text.
+fn files(dir: &str, ending: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![root().join(dir)];
+    while let Some(dir) = open.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.extension().is_some_and(|found| found == ending) {
+                let name = path.strip_prefix(root()).expect("below the root").display().to_string();
+                found.insert(name, std::fs::read_to_string(&path).expect("text"));
+            }
+        }
+    }
+    found
+}
+
+fn sources() -> BTreeMap<String, String> {
+    ["runtime/src", "host-api/src", "tests"].into_iter().flat_map(|dir| files(dir, "rs")).collect()
+}
+
+/// The room of a file below `runtime/src`: its folder, or the file itself.
+fn room(file: &str) -> Option<&str> {
+    let inside = file.strip_prefix("runtime/src/")?;
+    Some(inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs"))
+}
+
+/// The code of a file without its tests and its comments.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]").next().unwrap_or(text);
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn rooms_call_only_whom_they_may() {
+    let may: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("model", &[][..]),
+        ("clock", &["model"]),
+        ("vault", &["clock"]),
+        ("store", &["model", "clock"]),
+        ("wire", &["model"]),
+        ("engine", &["store", "wire", "clock", "model"]),
+        ("config", &["engine", "store", "model"]),
+        ("telemetry", &["config"]),
+        ("api", &["engine", "store", "model", "clock", "config", "vault"]),
+    ]);
+    for (file, text) in files("runtime/src", "rs") {
+        let room = room(&file).expect("a room").to_owned();
+        // Wiring may call everyone.
+        let Some(allowed) = may.get(room.as_str()) else {
+            assert!(["app", "cli", "lib", "main"].contains(&room.as_str()), "{file} is in a room without a rule");
+            continue;
+        };
+        let code = code(&text);
+        for called in code.match_indices("crate::").map(|(at, _)| &code[at + "crate::".len()..]) {
+            let called: String = called.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let fine = called == room || allowed.contains(&called.as_str());
+            assert!(fine, "{file} calls `crate::{called}`; `{room}` may call {allowed:?}");
+        }
+        assert!(!code.contains("use crate::{") || !may.contains_key(room.as_str()), "{file}: name the room you use");
+    }
+}
+
+#[test]
+fn a_library_has_one_user() {
+    for (library, rooms) in [
+        ("sqlx::", &["store"][..]),
+        ("axum::", &["api", "app"]),
+        ("utoipa", &["api"]),
+        ("weir_host::", &["engine", "config", "app"]),
+        ("reqwest::", &[]),
+        ("minijinja::", &["model"]),
+    ] {
+        for (file, text) in files("runtime/src", "rs") {
+            let room = room(&file).expect("a room");
+            assert!(!code(&text).contains(library) || rooms.contains(&room), "{file} uses {library}");
+        }
+    }
+}
+
+#[test]
+fn the_model_is_pure() {
+    let impure = [
+        "async ",
+        ".await",
+        "std::time::SystemTime",
+        "std::time::Instant",
+        "tokio",
+        "std::fs",
+        "std::env",
+        "std::net",
+        "rand::",
+        "Mutex",
+        "tracing::",
+    ];
+    for (file, text) in files("runtime/src/model", "rs") {
+        let code = code(&text);
+        for word in impure {
+            assert!(!code.contains(word), "{file} has `{word}`: the model decides, everything else does");
+        }
+    }
+}
+
+#[test]
+fn a_file_fits_a_sitting_and_says_what_it_owns() {
+    for (file, text) in sources() {
+        let lines = text.lines().count();
+        assert!(lines <= LINES_MAX, "{file} has {lines} lines; the limit is {LINES_MAX}: would two rooms be clearer?");
+        assert!(text.starts_with("//!"), "{file} does not begin by saying what it owns");
+    }
+}
+
+#[test]
+fn tests_neither_sleep_nor_are_ignored_nor_retried() {
+    for (file, text) in files("tests", "rs").into_iter().filter(|(file, _)| file != "tests/tidy.rs") {
+        for word in ["thread::sleep", "time::sleep", "#[ignore"] {
+            assert!(!text.contains(word), "{file} has `{word}`: wait for a condition");
+        }
+    }
+    let nextest = std::fs::read_to_string(root().join(".config/nextest.toml")).expect("the settings of nextest");
+    assert!(!nextest.lines().any(|line| line.starts_with("retries")), "a test that fails now and then has a cause");
+}
+
+#[test]
+fn every_error_page_belongs_to_a_code() {
+    let problems = weir::api::ProblemCode::ALL.iter().map(|code| code.as_str());
+    let codes: Vec<&str> =
+        problems.chain(weir::model::error::FailureCode::ALL.iter().map(|code| code.as_str())).collect();
+    let list = std::fs::read_to_string(root().join("docs/errors/README.md")).expect("the list of errors");
+    for (file, text) in files("docs/errors", "md").into_iter().filter(|(file, _)| !file.ends_with("README.md")) {
+        let code = file.trim_start_matches("docs/errors/").trim_end_matches(".md");
+        assert!(codes.contains(&code), "{file} belongs to no code");
+        assert!(text.lines().count() > 10, "{file} says too little");
+        assert!(list.contains(&format!("({code}.md)")), "docs/errors/README.md does not list {code}");
+    }
+}
+
+#[test]
+fn migrations_are_numbered_without_gaps() {
+    let names: Vec<String> = files("migrations/sqlite", "sql").into_keys().collect();
+    for (index, name) in names.iter().enumerate() {
+        assert!(name.starts_with(&format!("migrations/sqlite/{:04}_", index + 1)), "{name}");
+    }
+    assert!(!names.is_empty());
+}
+
+#[test]
+fn every_setting_is_documented_with_its_limits() {
+    let api = std::fs::read_to_string(root().join("docs/API.md")).expect("docs/API.md");
+    let settings: Vec<&str> =
+        weir::config::DEFAULTS.lines().filter(|line| line.contains(" = ") && !line.starts_with('#')).collect();
+    assert!(settings.len() > 20, "{settings:?}");
+    for (line, before) in weir::config::DEFAULTS.lines().skip(1).zip(weir::config::DEFAULTS.lines()) {
+        if line.contains(" = ") && !line.starts_with('#') {
+            assert!(before.starts_with('#'), "`{line}` has no comment");
+        }
+    }
+    for limit in settings.iter().filter_map(|line| line.split(" = ").next()).filter(|key| key.ends_with("_max_bytes")) {
+        assert!(api.contains(limit), "docs/API.md does not name the limit `{limit}`");
+    }
+}
+
+#[test]
+fn markdown_links_lead_somewhere() {
+    let documents = files("docs", "md").into_iter().chain(
+        ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
+            .map(|name| (name.to_owned(), std::fs::read_to_string(root().join(name)).expect(name))),
+    );
+    for (file, text) in documents {
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let target = link.split('#').next().unwrap_or(link);
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let path = root().join(&file).parent().expect("a folder").join(target);
+            assert!(path.exists(), "{file} links to {link}, which is not there");
+        }
+    }
+}

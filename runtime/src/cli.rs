@@ -13,14 +13,19 @@ use crate::{api, app, telemetry};
 
 /// A durable workflow runtime: JSON workflows, triggered by webhooks, that survive any crash.
 #[derive(Parser)]
-#[command(name = "weir", version, about, after_help = "\
+#[command(
+    name = "weir",
+    version,
+    about,
+    after_help = "\
 Start here:
   weir serve                        listens on 127.0.0.1:8000, keeps its state in ./weir-data
   open http://127.0.0.1:8000/docs   every route, to read and to try
 
   curl -X POST http://127.0.0.1:8000/workflows/ -H 'Content-Type: application/json' \\
        -d '{\"name\": \"first\", \"definition\": {\"version\": \"1.0\", \"steps\": [
-             {\"type\": \"http\", \"url\": \"https://example.com\"}, {\"type\": \"persist_snapshot\"}]}}'")]
+             {\"type\": \"http\", \"url\": \"https://example.com\"}, {\"type\": \"persist_snapshot\"}]}}'"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -95,7 +100,7 @@ enum Command {
 /// # Errors
 /// What went wrong, for a person; the process then ends with status 1.
 pub fn main() -> anyhow::Result<()> {
-    if let Err(error) = dotenvy::dotenv()
+    if let Err(error) = dotenvy::from_path(".env")
         && !error.not_found()
     {
         bail!("the file .env: {error}");

@@ -1,4 +1,5 @@
-//! The ambient: time, randomness and fresh ids. Nothing else in the crate reads them, so that tests can hold them.
+//! The ambient: time, randomness and fresh ids. What decides anything takes the time from a [`Clock`], which a test
+//! can hold; only measurements and timeouts of requests read the machine's time elsewhere.
 
 use std::time::Duration;
 
@@ -28,9 +29,12 @@ impl Clock for SystemClock {
     }
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
-        // Far sleeps are cut: whoever wakes asks again.
-        let wait = at.since(self.now()).min(Duration::from_secs(86_400));
-        Box::pin(tokio::time::sleep(wait))
+        Box::pin(async move {
+            // The wall clock may be set while this sleeps: a look a day is enough for waits that long.
+            while SystemClock.now() < at {
+                tokio::time::sleep(at.since(SystemClock.now()).min(Duration::from_secs(86_400))).await;
+            }
+        })
     }
 }
 

@@ -22,8 +22,9 @@ pub const DEFAULTS: &str = include_str!("default.toml");
 /// The configuration file that is read when none is named.
 const FILE: &str = "weir.toml";
 
-/// Variables that are not settings although they begin with `WEIR_`.
-const NOT_SETTINGS: [&str; 1] = ["WEIR_CONFIG"];
+/// Variables that are not settings although they begin with `WEIR_`: one names the file, the others are set by
+/// Kubernetes for every container beside a service named `weir`.
+const NOT_SETTINGS: [&str; 3] = ["WEIR_CONFIG", "WEIR_PORT", "WEIR_SERVICE_"];
 
 /// An embedded process owns its database file: its claims last as long as the process does.
 const LEASE_EMBEDDED: Duration = Duration::MAX;
@@ -115,7 +116,7 @@ impl Layers {
         for (name, text) in env {
             let key = match name.as_str() {
                 "DATABASE_URL" => "database_url".to_owned(),
-                name if NOT_SETTINGS.contains(&name) => continue,
+                name if NOT_SETTINGS.iter().any(|other| name.starts_with(other)) => continue,
                 name => match name.strip_prefix("WEIR_") {
                     Some(rest) => rest.to_ascii_lowercase(),
                     None => continue,
@@ -169,7 +170,10 @@ impl Layers {
         if let Value::Integer(number) = value {
             let least = i64::from(!MAY_BE_ZERO.contains(&key));
             if number < least || number > i64::from(u32::MAX) {
-                return Err(ConfigError(format!("{place}: `{key}` must be from {least} to {}, not {number}", u32::MAX)));
+                return Err(ConfigError(format!(
+                    "{place}: `{key}` must be from {least} to {}, not {number}",
+                    u32::MAX
+                )));
             }
         }
         self.sources.retain(|(earlier, _)| earlier != key);
@@ -178,13 +182,16 @@ impl Layers {
         Ok(())
     }
 
+    fn source(&self, key: &str) -> &str {
+        self.sources.iter().find(|(known, _)| known == key).map_or("default", |(_, place)| place)
+    }
+
     /// The settings in force, as TOML that names where each is from; a password in a URL is left out.
     #[must_use]
     pub fn describe(&self) -> String {
         let mut text = String::new();
         for (key, value) in &self.values {
-            let source = self.sources.iter().find(|(known, _)| known == key);
-            let source = source.map_or("default", |(_, place)| place.as_str());
+            let source = self.source(key);
             let shown = match value.as_str().and_then(|text| url::Url::parse(text).ok()) {
                 Some(mut url) if url.password().is_some() => {
                     // A URL that has a password also can have another one.
@@ -203,8 +210,9 @@ impl Layers {
     /// # Errors
     /// [`ConfigError`] where a text is not one of those allowed.
     pub fn config(&self) -> Result<Config, ConfigError> {
-        let config: Config = self.values.clone().try_into().map_err(|error: toml::de::Error| {
-            ConfigError(format!("the configuration cannot be used: {}", error.to_string().trim().replace('\n', " ")))
+        let config: Config = serde_path_to_error::deserialize(self.values.clone()).map_err(|error| {
+            let key = error.path().to_string();
+            ConfigError(format!("{}: `{key}`: {}", self.source(&key), error.inner().message()))
         })?;
         config.location()?;
         config.egress()?;
@@ -244,7 +252,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] where an entry of the allow-list cannot be read.
     pub fn egress(&self) -> Result<EgressSettings, ConfigError> {
-        let policy = Policy::parse(&self.egress_allow).map_err(|error| ConfigError(format!("egress_allow: {error}")))?;
+        let policy =
+            Policy::parse(&self.egress_allow).map_err(|error| ConfigError(format!("egress_allow: {error}")))?;
         Ok(EgressSettings {
             policy,
             connect_timeout: Duration::from_secs(self.connect_timeout_seconds.into()),

@@ -42,6 +42,7 @@ impl Vault {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 text = STANDARD.encode(random_bytes::<KEY_BYTES>());
                 write_new(path, &text).with_context(place)?;
+                tracing::info!(path = %path.display(), "a new master key was made: keep a copy of it in a safe place");
             }
             Err(error) => return Err(error).with_context(place),
         }

@@ -36,7 +36,9 @@ async fn lists_are_paged_and_filtered() {
     let mut cursor = String::new();
     loop {
         let page = weir.get(&format!("/runs?workflow_id={one}&status=SUCCEEDED&limit=2{cursor}")).await.expect(200);
-        seen.extend(page["items"].as_array().expect("items").iter().map(|run| run["id"].as_str().expect("id").to_owned()));
+        seen.extend(
+            page["items"].as_array().expect("items").iter().map(|run| run["id"].as_str().expect("id").to_owned()),
+        );
         match page["next_cursor"].as_str() {
             Some(next) => cursor = format!("&cursor={next}"),
             None => break,
@@ -44,7 +46,9 @@ async fn lists_are_paged_and_filtered() {
     }
     ids.reverse();
     assert_eq!(seen, ids);
-    for (status, count) in [("FAILED", 0), ("QUEUED", 0), ("RUNNING", 0), ("WAITING", 0), ("CANCELED", 0), ("SUCCEEDED", 6)] {
+    for (status, count) in
+        [("FAILED", 0), ("QUEUED", 0), ("RUNNING", 0), ("WAITING", 0), ("CANCELED", 0), ("SUCCEEDED", 6)]
+    {
         let page = weir.get(&format!("/runs?status={status}")).await.expect(200);
         assert_eq!(page["items"].as_array().expect("items").len(), count, "{status}");
     }
@@ -69,7 +73,8 @@ async fn an_update_makes_a_revision_and_runs_keep_theirs() {
     assert_eq!(weir.finished(&before).await["revision"], 1);
     assert_eq!((target.received("/old").len(), target.received("/new").len()), (1, 1));
     let revisions = weir.get(&format!("{path}/revisions")).await.expect(200);
-    let numbers: Vec<_> = revisions["items"].as_array().expect("items").iter().map(|item| item["number"].clone()).collect();
+    let numbers: Vec<_> =
+        revisions["items"].as_array().expect("items").iter().map(|item| item["number"].clone()).collect();
     assert_eq!(numbers, [2, 1]);
     assert_eq!(revisions["items"][1]["name"], "test");
     let broken = weir.request(Method::PUT, &path).json(&json!({"definition": {"steps": [{"type": "no"}]}}));
@@ -97,7 +102,8 @@ async fn an_idempotency_key_answers_the_same_run() {
     assert_eq!(start(&other, "k", json!(2)).await.status, 202);
     // Many at once: one run.
     let same: Vec<_> = (0..32).map(|_| start(&workflow, "storm", json!(1))).collect();
-    let runs: HashSet<_> = futures::future::join_all(same).await.into_iter().map(|started| started.text("run_id")).collect();
+    let runs: HashSet<_> =
+        futures::future::join_all(same).await.into_iter().map(|started| started.text("run_id")).collect();
     assert_eq!(runs.len(), 1);
 }
 
@@ -128,12 +134,18 @@ async fn a_rotated_secret_leaves_the_old_one_valid_for_a_while() {
     let rotate = format!("/webhook-endpoints/{endpoint}/rotate-secret");
     let rotated = weir.post(&rotate, &json!({"secret": "second"})).await.expect(200);
     assert!(rotated["previous_secret_until"].is_string(), "{rotated}");
-    assert_eq!((deliver(&weir, "s3cret").await, deliver(&weir, "second").await, deliver(&weir, "third").await), (200, 200, 401));
+    assert_eq!(
+        (deliver(&weir, "s3cret").await, deliver(&weir, "second").await, deliver(&weir, "third").await),
+        (200, 200, 401)
+    );
     weir.terminate().await;
     weir.restart().await;
     assert_eq!((deliver(&weir, "s3cret").await, deliver(&weir, "second").await), (200, 200));
     weir.post(&rotate, &json!({"secret": "third"})).await.expect(200);
-    assert_eq!((deliver(&weir, "s3cret").await, deliver(&weir, "second").await, deliver(&weir, "third").await), (401, 200, 200));
+    assert_eq!(
+        (deliver(&weir, "s3cret").await, deliver(&weir, "second").await, deliver(&weir, "third").await),
+        (401, 200, 200)
+    );
 }
 
 #[tokio::test]
@@ -182,7 +194,10 @@ async fn waiting_answers_when_the_run_is_over_or_the_time_is_up() {
 async fn a_request_id_goes_in_and_out_and_into_the_log() {
     let weir = Weir::start(&[]).await;
     let answered = answer(weir.request(Method::GET, "/nowhere").header("x-request-id", "my-id-1")).await;
-    assert_eq!((&answered.headers["x-request-id"], &answered.body["request_id"]), (&"my-id-1".parse().unwrap(), &json!("my-id-1")));
+    assert_eq!(
+        (&answered.headers["x-request-id"], &answered.body["request_id"]),
+        (&"my-id-1".parse().unwrap(), &json!("my-id-1"))
+    );
     weir.line_with("my-id-1").await;
     let other = answer(weir.request(Method::GET, "/nowhere").header("x-request-id", "with space")).await;
     assert_ne!(other.headers["x-request-id"], "with space");

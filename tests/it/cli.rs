@@ -26,10 +26,14 @@ fn help_teaches() {
 #[test]
 fn settings_come_from_defaults_file_environment_and_flags_in_this_order() {
     let dir = TempDir::new().expect("a directory");
-    std::fs::write(dir.path().join("weir.toml"), "steps_max = 1\nattempts_max = 1\nredirects_max = 1\nlog_level = \"warn\"\n")
-        .expect("written");
+    std::fs::write(
+        dir.path().join("weir.toml"),
+        "steps_max = 1\nattempts_max = 1\nredirects_max = 1\nlog_level = \"warn\"\n",
+    )
+    .expect("written");
     std::fs::write(dir.path().join(".env"), "WEIR_REDIRECTS_MAX=2\n").expect("written");
-    let output = run(dir.path(), &["config", "--set", "steps_max=3"], &[("WEIR_STEPS_MAX", "2"), ("WEIR_ATTEMPTS_MAX", "2")]);
+    let output =
+        run(dir.path(), &["config", "--set", "steps_max=3"], &[("WEIR_STEPS_MAX", "2"), ("WEIR_ATTEMPTS_MAX", "2")]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = |key: &str| text.lines().find(|line| line.starts_with(&format!("{key} = "))).expect(key).to_owned();
     for (key, value, source) in [

@@ -32,6 +32,8 @@ async fn sqlite() -> Database {
     let (dir, clock) = (TempDir::new().expect("a directory"), ManualClock::default());
     let location = Location::Embedded { path: dir.path().join("weir.db") };
     let store = Store::open(&location, Arc::new(clock.clone())).await.expect("opens");
+    let nothing = NewRevision { name: "w".to_owned(), definition: json!({"steps": []}) };
+    store.create_workflow(WORKFLOW, nothing).await.expect("created");
     Database { store, clock, location, _dir: dir }
 }
 
@@ -40,7 +42,7 @@ macro_rules! contract {
     ($($database:ident),*) => {
         $(mod $database {
             contract_tests! { $database:
-                a_created_run_is_there_and_queued, one_key_makes_one_run, a_batch_of_creations_is_all_there,
+                a_created_run_is_there_and_queued, one_key_makes_one_run, what_is_switched_off_makes_no_run, a_batch_of_creations_is_all_there,
                 a_claim_excludes_every_other_until_its_lease_ends, an_append_needs_the_claim_and_its_sequence,
                 a_repeated_append_is_written_once, a_wait_gives_the_claim_back_until_its_time,
                 a_message_makes_a_waiting_run_due_at_once, a_message_that_came_before_a_wait_is_not_slept_over,
@@ -77,6 +79,7 @@ impl Database {
             input: b"null".to_vec(),
             created_at: now,
             due_at: now.plus(Duration::from_secs(2)),
+            endpoint: None,
             idempotency: None,
         }
     }
@@ -125,7 +128,7 @@ impl Database {
 }
 
 fn append(events: Vec<Event>, next: Next) -> Append {
-    Append { events, received: 0, step_index: 0, next, durable: false }
+    Append { events, received: 0, step_index: None, next, durable: false }
 }
 
 fn written(inbox: u32) -> Appended {
@@ -136,7 +139,6 @@ async fn a_created_run_is_there_and_queued(db: Database) {
     let run = db.create(1).await;
     let row = db.store.run(run).await.expect("readable").expect("there");
     assert_eq!((row.status, row.created_at, row.started_at), (Status::Queued, db.clock.now(), None));
-    assert_eq!(db.store.run_input(run).await.expect("readable").expect("there"), b"null");
     assert!(db.store.run(RunId(Uuid::from_u128(99))).await.expect("readable").is_none());
 }
 
@@ -154,6 +156,20 @@ async fn one_key_makes_one_run(db: Database) {
     assert_eq!(same.expect("found"), Created::Repeated(RunId(Uuid::from_u128(1))));
     assert_eq!(other.expect("created"), Created::New);
     assert_eq!(db.store.create_run(with(4, "k", 2)).await.expect("compared"), Created::Conflict);
+}
+
+async fn what_is_switched_off_makes_no_run(db: Database) {
+    let endpoint = EndpointId(Uuid::from_u128(5));
+    let new = NewEndpoint { id: endpoint, workflow_id: WORKFLOW, path: "hook".to_owned(), secret: vec![1] };
+    assert!(db.store.create_endpoint(new).await.expect("written").is_ok());
+    let delivered = |n: u128| NewRun { endpoint: Some(endpoint), ..db.run(n) };
+    let create = async |run: NewRun| db.store.create_run(run).await.expect("answered");
+    assert_eq!(create(delivered(1)).await, Created::New);
+    assert!(db.store.change_endpoint(endpoint, EndpointChange::SetActive(false)).await.expect("changed").is_some());
+    assert_eq!(create(delivered(2)).await, Created::Inactive);
+    assert_eq!(create(db.run(3)).await, Created::New);
+    assert!(db.store.change_workflow(WORKFLOW, WorkflowChange::SetActive(false)).await.expect("changed").is_some());
+    assert_eq!(create(db.run(4)).await, Created::Inactive);
 }
 
 async fn a_batch_of_creations_is_all_there(db: Database) {
@@ -219,7 +235,7 @@ async fn a_message_makes_a_waiting_run_due_at_once(db: Database) {
     db.write(&mut claimed, &db.started()).await;
     let run = claimed.claim.run;
     db.write(&mut claimed, &db.completed(Next::Wait(db.clock.now().plus(Duration::from_secs(600))))).await;
-    assert_eq!(db.store.send(run, Message::Cancel).await.expect("sent"), Sent::Delivered);
+    assert!(matches!(db.store.send(run, Message::Cancel).await.expect("sent"), Sent::Delivered(_)));
     let again = db.claim(run).await.expect("due at once");
     assert_eq!(again.inbox, 1);
     assert_eq!(db.store.messages(run, 0).await.expect("readable"), [(1, Message::Cancel)]);
@@ -249,19 +265,19 @@ async fn a_finished_run_is_never_claimed(db: Database) {
     assert!(db.claim(run).await.is_none());
     assert_eq!(db.due().await, []);
     assert_eq!(db.status(run).await, Status::Ended(Outcome::Succeeded));
-    assert_eq!(db.store.send(run, Message::Cancel).await.expect("answered"), Sent::Refused);
+    assert!(matches!(db.store.send(run, Message::Cancel).await.expect("answered"), Sent::Refused));
     assert_eq!(db.write(&mut claimed, &db.completed(Next::Continue)).await, Appended::Lost);
 }
 
 async fn only_a_failed_run_is_opened_again(db: Database) {
     let mut failed = db.claimed(1).await;
     let run = failed.claim.run;
-    assert_eq!(db.store.send(run, Message::Redrive).await.expect("answered"), Sent::Refused);
+    assert!(matches!(db.store.send(run, Message::Redrive).await.expect("answered"), Sent::Refused));
     db.write(&mut failed, &db.started()).await;
     db.write(&mut failed, &db.finish(Outcome::Failed)).await;
     let row = db.store.run(run).await.expect("readable").expect("there");
     assert_eq!(row.error.expect("an error").code, FailureCode::HttpStatus);
-    assert_eq!(db.store.send(run, Message::Redrive).await.expect("sent"), Sent::Delivered);
+    assert!(matches!(db.store.send(run, Message::Redrive).await.expect("sent"), Sent::Delivered(_)));
     let row = db.store.run(run).await.expect("readable").expect("there");
     assert_eq!((row.status, row.error, row.finished_at), (Status::Waiting, None, None));
     let again = db.claim(run).await.expect("open again");
@@ -323,30 +339,34 @@ async fn due_runs_are_claimed_the_longest_due_first(db: Database) {
     assert_eq!(db.due().await, []);
     db.clock.advance(Duration::from_secs(2));
     let first = db.store.claim_due(2, LEASE).await.expect("claims");
-    assert_eq!(first.iter().map(|claimed| claimed.claim.run).collect::<std::collections::HashSet<_>>(),
-        std::collections::HashSet::from([runs[0], runs[1]]));
+    assert_eq!(
+        first.iter().map(|claimed| claimed.claim.run).collect::<std::collections::HashSet<_>>(),
+        std::collections::HashSet::from([runs[0], runs[1]])
+    );
     assert_eq!(db.due().await, [runs[2]]);
 }
 
 async fn revisions_never_change(db: Database) {
     let revision = |name: &str, n: i32| NewRevision { name: name.to_owned(), definition: json!({"z": n, "a": "\0"}) };
-    db.store.create_workflow(WORKFLOW, revision("one", 1)).await.expect("created");
+    let workflow = WorkflowId(Uuid::from_u128(8));
+    db.store.create_workflow(workflow, revision("one", 1)).await.expect("created");
     let revise = WorkflowChange::Revise(Some("two".to_owned()), None);
-    assert!(db.store.change_workflow(WORKFLOW, revise).await.expect("changed"));
-    assert!(db.store.change_workflow(WORKFLOW, WorkflowChange::SetActive(false)).await.expect("changed"));
-    let workflow = db.store.workflow(WORKFLOW).await.expect("readable").expect("there");
+    let changed = db.store.change_workflow(workflow, revise).await.expect("changed").expect("there");
+    assert_eq!(changed.revision.number, 2);
+    assert!(db.store.change_workflow(workflow, WorkflowChange::SetActive(false)).await.expect("changed").is_some());
+    let id = workflow;
+    let workflow = db.store.workflow(id).await.expect("readable").expect("there");
     assert_eq!((workflow.revision.number, workflow.revision.name.as_str(), workflow.is_active), (2, "two", false));
-    let first = db.store.revision(WORKFLOW, 1).await.expect("readable").expect("there");
+    let first = db.store.revision(id, 1).await.expect("readable").expect("there");
     assert_eq!((first.name.as_str(), first.definition.to_string()), ("one", r#"{"z":1,"a":"\u0000"}"#.to_owned()));
-    let numbers: Vec<_> = db.store.revisions(WORKFLOW, u32::MAX, 10).await.expect("readable").iter().map(|r| r.number).collect();
+    let numbers: Vec<_> =
+        db.store.revisions(id, u32::MAX, 10).await.expect("readable").iter().map(|r| r.number).collect();
     assert_eq!(numbers, [2, 1]);
-    let nobody = WorkflowId(Uuid::from_u128(8));
-    assert!(!db.store.change_workflow(nobody, WorkflowChange::SetActive(true)).await.expect("answered"));
+    let nobody = WorkflowId(Uuid::from_u128(9));
+    assert!(db.store.change_workflow(nobody, WorkflowChange::SetActive(true)).await.expect("answered").is_none());
 }
 
 async fn a_path_belongs_to_one_endpoint(db: Database) {
-    let definition = json!({"steps": []});
-    db.store.create_workflow(WORKFLOW, NewRevision { name: "w".to_owned(), definition }).await.expect("created");
     let endpoint = |n: u128| NewEndpoint {
         id: EndpointId(Uuid::from_u128(n)),
         workflow_id: WORKFLOW,
@@ -354,13 +374,15 @@ async fn a_path_belongs_to_one_endpoint(db: Database) {
         secret: vec![1],
     };
     let (one, two) = tokio::join!(db.store.create_endpoint(endpoint(1)), db.store.create_endpoint(endpoint(2)));
-    assert_eq!((one.expect("written"), two.expect("written")), (Ok(()), Err(PathTaken)));
+    assert_eq!(one.expect("written").map(|endpoint| endpoint.path), Ok("hook".to_owned()));
+    assert_eq!(two.expect("written").err(), Some(PathTaken));
     let id = EndpointId(Uuid::from_u128(1));
     let until = db.clock.now().plus(LEASE);
-    assert!(db.store.change_endpoint(id, EndpointChange::Rotate(vec![2], until)).await.expect("changed"));
+    assert!(db.store.change_endpoint(id, EndpointChange::Rotate(vec![2], until)).await.expect("changed").is_some());
     let found = db.store.endpoint_by_path("hook").await.expect("readable").expect("there");
     assert_eq!((found.secret, found.previous_secret), (vec![2], Some((vec![1], until))));
-    assert!(db.store.change_endpoint(id, EndpointChange::Delete).await.expect("deleted"));
+    assert!(db.store.delete_endpoint(id).await.expect("deleted"));
+    assert!(!db.store.delete_endpoint(id).await.expect("answered"));
     assert!(db.store.endpoint(id).await.expect("readable").is_none());
 }
 

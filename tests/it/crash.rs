@@ -85,6 +85,7 @@ impl Scene {
             input: b"{\"who\": \"Ada\"}".to_vec(),
             created_at: clock.now(),
             due_at: clock.now(),
+            endpoint: None,
             idempotency: None,
         };
         store.create_run(new).await.expect("created");
@@ -108,17 +109,20 @@ impl Scene {
         let driving = drive(&self.bench, claimed, &poke, &stopping);
         tokio::pin!(driving);
         let mut polled = 0;
-        weir_tests::within("a driver", std::future::poll_fn(|cx| {
-            if polled == polls {
-                return Poll::Ready(None);
-            }
-            polled += 1;
-            let poll = driving.as_mut().poll(cx).map(Some);
-            if poll.is_pending() {
-                self.clock.advance_to_sleeper(SKIPPED);
-            }
-            poll
-        }))
+        weir_tests::within(
+            "a driver",
+            std::future::poll_fn(|cx| {
+                if polled == polls {
+                    return Poll::Ready(None);
+                }
+                polled += 1;
+                let poll = driving.as_mut().poll(cx).map(Some);
+                if poll.is_pending() {
+                    self.clock.advance_to_sleeper(SKIPPED);
+                }
+                poll
+            }),
+        )
         .await
     }
 
@@ -157,7 +161,8 @@ impl Scene {
                     Phase::Retrying(_) => "Retrying".to_owned(),
                     phase => format!("{phase:?}"),
                 };
-                let output = step.output.as_ref().map(|output| json!({"result": output.result, "status": output.status}));
+                let output =
+                    step.output.as_ref().map(|output| json!({"result": output.result, "status": output.status}));
                 json!({"path": path, "phase": phase, "output": output, "error": step.error})
             })
             .collect();

@@ -25,7 +25,9 @@ fn small_disk() -> Vec<&'static str> {
             return [unshare, &["sh", "-c", MOUNT]].concat();
         }
     }
-    panic!("this test mounts a small tmpfs in a mount namespace of its own, and this machine lets neither root nor users do so");
+    panic!(
+        "this test mounts a small tmpfs in a mount namespace of its own, and this machine lets neither root nor users do so"
+    );
 }
 
 #[tokio::test]

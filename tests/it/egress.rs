@@ -21,8 +21,21 @@ async fn nothing_but_public_addresses_is_reached_by_default() {
     let (weir, target) = (Weir::start(&["egress_allow="]).await, Target::start().await);
     let port = target.port();
     for host in [
-        "127.0.0.1", "localhost", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "[::1]", "[::ffff:127.0.0.1]",
-        "0.0.0.0", "[::]", "[64:ff9b::7f00:1]", "169.254.169.254", "10.0.0.1", "[fd00:ec2::254]", "LOCALHOST",
+        "127.0.0.1",
+        "localhost",
+        "2130706433",
+        "0x7f.1",
+        "0177.0.0.1",
+        "127.1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "0.0.0.0",
+        "[::]",
+        "[64:ff9b::7f00:1]",
+        "169.254.169.254",
+        "10.0.0.1",
+        "[fd00:ec2::254]",
+        "LOCALHOST",
     ] {
         let (code, message) = call(&weir, &format!("http://{host}:{port}/")).await.expect(host);
         assert_eq!(code, "egress_denied", "{host}: {message}");

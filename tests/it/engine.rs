@@ -23,7 +23,8 @@ async fn failures_that_may_pass_are_retried_under_one_key() {
     let steps = json!([{"type": "http", "name": "call", "url": target.url("/flaky"), "retry": quick(7)}]);
     let run = weir.run(&weir.workflow(&steps).await, &Value::Null).await;
     assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
-    let keys: Vec<_> = target.received("/flaky").iter().map(|request| request.header("idempotency-key").to_owned()).collect();
+    let keys: Vec<_> =
+        target.received("/flaky").iter().map(|request| request.header("idempotency-key").to_owned()).collect();
     assert_eq!(keys, vec![format!("{run}:call"); 7]);
     let step = &weir.steps(&run).await[0];
     assert_eq!((&step["attempts"], &step["status"], &step["error"]), (&json!(7), &json!("SUCCEEDED"), &Value::Null));
@@ -35,7 +36,8 @@ async fn permanent_failures_fail_at_once_and_name_the_step() {
     for status in [400, 401, 403, 404, 409, 410, 422, 304] {
         let path = format!("/{status}");
         target.answer(&path, StatusCode::from_u16(status).unwrap());
-        let run = weir.run(&weir.workflow(&json!([{"type": "http", "url": target.url(&path)}])).await, &Value::Null).await;
+        let run =
+            weir.run(&weir.workflow(&json!([{"type": "http", "url": target.url(&path)}])).await, &Value::Null).await;
         let run = weir.finished(&run).await;
         assert_eq!((&run["status"], &run["error"]["code"]), (&json!("FAILED"), &json!("http_status")), "{status}");
         assert_eq!(run["error"]["step"], "step_0");
@@ -91,7 +93,8 @@ async fn retry_after_is_honoured_and_the_waiting_run_can_be_canceled_at_once() {
 async fn cancel_gives_the_attempt_under_way_up_and_closes_its_connection() {
     let (weir, target) = both().await;
     target.hold("/slow");
-    let run = weir.run(&weir.workflow(&json!([{"type": "http", "url": target.url("/slow")}])).await, &Value::Null).await;
+    let run =
+        weir.run(&weir.workflow(&json!([{"type": "http", "url": target.url("/slow")}])).await, &Value::Null).await;
     target.received_at("/slow", 1).await;
     assert_eq!(weir.post(&format!("/runs/{run}/cancel"), &Value::Null).await.status, 202);
     assert_eq!(weir.finished(&run).await["status"], "CANCELED");
@@ -163,8 +166,11 @@ async fn expressions_see_the_trigger_the_steps_the_run_and_the_workflow() {
     assert_eq!(weir.finished(&run).await["error_message"], Value::Null);
     let sent = target.all().pop().expect("a request");
     assert_eq!((sent.uri.as_str(), sent.header("x-who")), ("/b/7?n=42", "ADA"));
-    assert_eq!(sent.json(), json!({"whole": {"items": [{"id": 7}], "text": "x\"y"}, "status": 200, "run": run,
-        "name": "test", "revision": 1, "text": "<x\"y>"}));
+    assert_eq!(
+        sent.json(),
+        json!({"whole": {"items": [{"id": 7}], "text": "x\"y"}, "status": 200, "run": run,
+        "name": "test", "revision": 1, "text": "<x\"y>"})
+    );
 }
 
 #[tokio::test]

@@ -1,1 +1,255 @@
-//! Not yet.
+//! Every refusal, from outside: a snapshot for each code, and all of them in one shape.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+use weir::api::ProblemCode;
+use weir::model::error::FailureCode;
+use weir_tests::process::{Answer, Weir, answer};
+use weir_tests::target::Target;
+
+const NOBODY: &str = "01970000-0000-7000-8000-000000000000";
+
+/// A refusal without what differs from call to call.
+fn shape(answer: &Answer, known: &[(&str, &str)]) -> String {
+    let mut body = answer.body.clone();
+    body["request_id"] = json!("[id]");
+    let mut text = format!("{}\n", answer.status);
+    for name in ["content-type", "allow", "retry-after", "location"] {
+        if let Some(value) = answer.headers.get(name) {
+            text += &format!("{name}: {}\n", value.to_str().expect("text"));
+        }
+    }
+    text += &serde_json::to_string_pretty(&body).expect("JSON");
+    known.iter().fold(text, |text, (value, name)| text.replace(value, name))
+}
+
+/// Sends a request that must be refused, and keeps its shape under the code's name.
+async fn refused(seen: &mut BTreeSet<String>, known: &[(&str, &str)], request: RequestBuilder) {
+    let answer = answer(request).await;
+    let code = answer.body["code"].as_str().unwrap_or_else(|| panic!("no code: {answer:?}")).to_owned();
+    assert_eq!(answer.body["status"], json!(answer.status));
+    assert_eq!(answer.body["type"], json!(format!("/docs/errors/{code}")));
+    assert_eq!(answer.headers["x-request-id"], answer.body["request_id"].as_str().expect("an id"));
+    if seen.insert(code.clone()) {
+        insta::assert_snapshot!(code, shape(&answer, known));
+    }
+}
+
+#[tokio::test]
+async fn every_problem_has_its_shape() {
+    let weir = Weir::start(&["request_max_bytes=5000", "webhook_max_bytes=1000"]).await;
+    let workflow = weir.workflow(&json!([])).await;
+    let endpoint = weir.endpoint(&workflow, "hook").await;
+    let run = weir.run(&workflow, &Value::Null).await;
+    weir.finished(&run).await;
+    let known = [(workflow.as_str(), "[workflow]"), (endpoint.as_str(), "[endpoint]"), (run.as_str(), "[run]")];
+    let mut seen = BTreeSet::new();
+    let post = |path: &str| weir.request(Method::POST, path);
+    let runs = format!("/workflows/{workflow}/runs");
+    let hook = || post("/webhooks/hook").header("x-webhook-secret", "s3cret");
+
+    let typed = |body: &'static str, kind: &str| post("/workflows").header("content-type", kind).body(body);
+    refused(&mut seen, &known, typed("{\"name\": ", "application/json")).await;
+    refused(&mut seen, &known, typed("name: x", "application/yaml")).await;
+    let definition = json!({"version": "1.0", "steps": [
+        {"type": "http", "url": "nowhere", "timeout_second": 3},
+        {"type": "persist_snapshot", "include_keys": ["later"]},
+        {"type": "http", "url": "https://example.com/{{ steps.later.result }}", "if": "1 +"},
+        {"type": "mcp_tool", "tool_name": "greet", "input": {}}]});
+    refused(&mut seen, &known, post("/workflows").json(&json!({"name": "x", "definition": definition}))).await;
+    refused(&mut seen, &known, post("/workflows").json(&json!({"nme": "x", "definition": {"steps": []}}))).await;
+    refused(&mut seen, &known, post("/workflows").json(&json!({"name": "x".repeat(6000)}))).await;
+    for path in [
+        format!("/workflows/{NOBODY}"),
+        format!("/runs/{NOBODY}"),
+        format!("/webhook-endpoints/{NOBODY}"),
+        "/no/such/thing".to_owned(),
+    ] {
+        refused(&mut seen, &known, weir.request(Method::GET, &path)).await;
+    }
+    refused(&mut seen, &known, weir.request(Method::PATCH, "/runs")).await;
+    refused(&mut seen, &known, post("/webhooks/hook").header("x-webhook-secret", "wrong")).await;
+    refused(
+        &mut seen,
+        &known,
+        post(&format!("/workflows/{workflow}/webhook-endpoints")).json(&json!({"path": "hook", "secret": "x"})),
+    )
+    .await;
+    for input in [1, 2] {
+        let request = post(&runs).header("idempotency-key", "k").json(&json!({"input": input}));
+        if input == 1 {
+            answer(request).await.expect(202);
+        } else {
+            refused(&mut seen, &known, request).await;
+        }
+    }
+    refused(&mut seen, &known, post(&format!("/runs/{run}/cancel"))).await;
+    refused(&mut seen, &known, post(&format!("/runs/{run}/redrive"))).await;
+    refused(&mut seen, &known, post("/workflows").header("origin", "https://evil.example").body("{}")).await;
+    answer(post(&format!("/webhook-endpoints/{endpoint}/deactivate"))).await.expect(200);
+    refused(&mut seen, &known, hook()).await;
+    answer(post(&format!("/webhook-endpoints/{endpoint}/activate"))).await.expect(200);
+    answer(post(&format!("/workflows/{workflow}/deactivate"))).await.expect(200);
+    refused(&mut seen, &known, hook()).await;
+
+    // `unavailable` is shown on a disk that is full (disk.rs), `run_unreadable` with a damaged database (below), and
+    // `internal` would be a defect.
+    let elsewhere = ["unavailable", "run_unreadable", "internal"].map(str::to_owned);
+    let all: BTreeSet<String> = ProblemCode::ALL.iter().map(|code| code.as_str().to_owned()).collect();
+    let shown: BTreeSet<String> = seen.iter().cloned().chain(elsewhere).collect();
+    assert_eq!(shown, all);
+}
+
+#[tokio::test]
+async fn every_refusal_of_the_framework_has_the_same_shape() {
+    let weir = Weir::start(&["webhook_max_bytes=1000"]).await;
+    let workflow = weir.workflow(&json!([])).await;
+    weir.endpoint(&workflow, "hook").await;
+    let large =
+        weir.request(Method::POST, "/webhooks/hook").header("x-webhook-secret", "s3cret").body("x".repeat(1001));
+    for (request, status, code) in [
+        (weir.request(Method::GET, "/runs/not-a-uuid"), 422, "invalid_request"),
+        (weir.request(Method::GET, "/runs/%ff"), 422, "invalid_request"),
+        (weir.request(Method::GET, "/runs?limit=0"), 422, "invalid_request"),
+        (weir.request(Method::GET, "/runs?limit=1&limit=2"), 422, "invalid_request"),
+        (weir.request(Method::GET, "/runs?stauts=FAILED"), 422, "invalid_request"),
+        (weir.request(Method::GET, "/runs?cursor=!!"), 422, "invalid_request"),
+        (weir.request(Method::GET, "/runs?status=failed"), 422, "invalid_request"),
+        (weir.request(Method::GET, &format!("/runs/{NOBODY}?wait=soon")), 422, "invalid_request"),
+        (weir.request(Method::POST, "/workflows").json(&json!([1])), 422, "invalid_request"),
+        (weir.request(Method::POST, "/workflows"), 422, "invalid_request"),
+        (
+            weir.request(Method::POST, &format!("/workflows/{workflow}/runs")).header("idempotency-key", "").body("{}"),
+            422,
+            "invalid_request",
+        ),
+        (weir.request(Method::DELETE, "/workflows"), 405, "method_not_allowed"),
+        (weir.request(Method::GET, "/docs/errors/no_such_code"), 404, "route_not_found"),
+        (weir.request(Method::GET, "//"), 404, "route_not_found"),
+        (large, 413, "payload_too_large"),
+    ] {
+        let answer = answer(request).await;
+        assert_eq!((answer.status, &answer.body["code"]), (status, &json!(code)), "{answer:?}");
+        assert_eq!(answer.headers["content-type"], "application/problem+json");
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_http_do_no_harm() {
+    let weir = Weir::start(&[]).await;
+    let address = weir.url("").trim_start_matches("http://").to_owned();
+    for bytes in [
+        &b"\x00\xff\xfe"[..],
+        b"GET",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /workflows HTTP/1.1\r\ncontent-length: 99\r\n\r\n{",
+    ] {
+        let mut stream = TcpStream::connect(&address).expect("connects");
+        stream.write_all(bytes).expect("written");
+        stream.shutdown(std::net::Shutdown::Write).expect("shut down");
+        let mut answer = Vec::new();
+        // Whatever it says, or nothing: the connection ends.
+        let _ = stream.read_to_end(&mut answer);
+    }
+    assert_eq!(weir.get("/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn every_code_has_a_page_that_the_server_shows() {
+    let weir = Weir::start(&[]).await;
+    let problems = ProblemCode::ALL.iter().map(|code| code.as_str());
+    for code in problems.chain(FailureCode::ALL.iter().map(|code| code.as_str())) {
+        let page = weir.get(&format!("/docs/errors/{code}")).await;
+        let text = page.body.as_str().expect("a page").to_owned();
+        assert!(page.status == 200 && text.starts_with(&format!("# {code}\n")), "{code}: {text}");
+        assert!(text.contains("## What happened") && text.contains("## What to do"), "{code}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn failures_of_steps_name_their_code_and_the_limit() {
+    let settings =
+        ["step_output_max_bytes=2000", "context_max_bytes=3000", "response_max_bytes=4000", "redirects_max=1"];
+    let (weir, target) = (Weir::start(&settings).await, Target::start().await);
+    target.answer_with("/big", |_| async { "x".repeat(1200) });
+    target.answer_with("/bigger", |_| async { "x".repeat(3000) });
+    target.answer_with("/huge", |_| async { "x".repeat(5000) });
+    target.answer_with("/round", |_| async { (axum::http::StatusCode::FOUND, [("location", "/round")]) });
+    let once = json!({"max_attempts": 1});
+    let http = |path: &str| json!({"type": "http", "url": target.url(path), "retry": once});
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    for (steps, code, says) in [
+        (json!([http("/bigger")]), "step_output_too_large", "2000 bytes"),
+        (json!([http("/big"), http("/big"), http("/big")]), "context_too_large", "3000 bytes"),
+        (json!([http("/huge")]), "response_too_large", "4000 bytes"),
+        (json!([http("/round")]), "too_many_redirects", "more than 1"),
+        (json!([{"type": "http", "url": "{{ trigger.nope }}"}]), "expression_failed", "trigger.nope"),
+        (json!([{"type": "http", "url": "{{ 'ftp://x' }}"}]), "invalid_request_values", "ftp"),
+        (
+            json!([{"type": "http", "url": target.url("/"), "headers": {"x": "{{ 'a\\nb' }}"}}]),
+            "invalid_request_values",
+            "`x`",
+        ),
+        (json!([{"type": "http", "url": "http://10.0.0.1/"}]), "egress_denied", "10.0.0.1"),
+        (json!([{"type": "http", "url": format!("http://{closed}/"), "retry": once}]), "connection_failed", "refused"),
+        (json!([{"type": "http", "url": target.url("/"), "if": "1"}]), "expression_failed", "true or false"),
+    ] {
+        let run = weir.run(&weir.workflow(&steps).await, &json!({})).await;
+        let finished = weir.finished(&run).await;
+        let error = &finished["error"];
+        assert_eq!((&finished["status"], &error["code"]), (&json!("FAILED"), &json!(code)), "{finished}");
+        assert!(error["message"].as_str().expect("a message").contains(says), "{error} lacks {says}");
+    }
+}
+
+#[tokio::test]
+async fn what_expressions_of_a_step_make_together_is_limited() {
+    let (weir, target) = (Weir::start(&["step_output_max_bytes=1048576"]).await, Target::start().await);
+    let many: Vec<&str> = vec!["{{ trigger }}"; 100];
+    let steps = json!([{"type": "http", "method": "POST", "url": target.url("/"), "json": many}]);
+    let run = weir.run(&weir.workflow(&steps).await, &json!("x".repeat(500_000))).await;
+    let finished = weir.finished(&run).await;
+    assert_eq!(finished["error"]["code"], "expression_failed", "{finished}");
+    assert_eq!(target.all().len(), 0);
+}
+
+#[tokio::test]
+async fn a_run_that_this_version_cannot_read_says_so_and_goes_on_when_it_can() {
+    let (mut weir, target) = (Weir::start(&[]).await, Target::start().await);
+    let steps = json!([{"type": "http", "url": target.url("/a")}, {"type": "http", "url": target.url("/b")}]);
+    target.answer("/b", axum::http::StatusCode::GONE);
+    let workflow = weir.workflow(&steps).await;
+    let run = weir.run(&workflow, &Value::Null).await;
+    assert_eq!(weir.finished(&run).await["error"]["code"], "http_status");
+    sql(&mut weir, "UPDATE revisions SET definition = CAST('{\"steps\": [{\"type\": \"future\"}]}' AS BLOB)").await;
+    for _ in 0..2 {
+        assert_eq!(weir.post(&format!("/runs/{run}/redrive"), &Value::Null).await.status, 202);
+        let finished = weir.finished(&run).await;
+        assert_eq!((&finished["error"]["code"], &finished["current_step_index"]), (&json!("unreadable"), &json!(1)));
+    }
+    let steps = weir.get(&format!("/runs/{run}/steps")).await;
+    insta::assert_snapshot!("run_unreadable", shape(&steps, &[(&run, "[run]")]));
+    let repaired = weir_tests::definition(
+        &json!([{"type": "http", "url": target.url("/a")}, {"type": "http", "url": target.url("/b")}]),
+    );
+    sql(&mut weir, &format!("UPDATE revisions SET definition = CAST('{repaired}' AS BLOB)")).await;
+    assert_eq!(weir.post(&format!("/runs/{run}/redrive"), &Value::Null).await.status, 202);
+    assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
+    assert_eq!(target.received("/a").len(), 1);
+}
+
+/// Changes the database behind the server's back, while it is down.
+async fn sql(weir: &mut Weir, statement: &str) {
+    use sqlx::{Connection as _, SqliteConnection};
+    weir.terminate().await;
+    let path = weir.dir().join("data/weir.db");
+    assert!(!path.with_extension("db-wal").exists(), "after an orderly end everything is in the one file");
+    let mut connection = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.expect("opens");
+    sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await.expect("changed");
+    connection.close().await.expect("closed");
+    weir.restart().await;
+}

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
-use rand::{RngExt as _, SeedableRng as _};
 use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -93,8 +93,7 @@ async fn sixty_kills_lose_nothing_stick_nothing_and_repeat_only_what_was_in_flig
 
     let (address, url) = watch::channel(weir.url(""));
     let (stop, stopped) = watch::channel(false);
-    let senders: Vec<_> =
-        (0..SENDERS).map(|number| tokio::spawn(send(number, url.clone(), stopped.clone()))).collect();
+    let senders: Vec<_> = (0..SENDERS).map(|number| tokio::spawn(send(number, url.clone(), stopped.clone()))).collect();
     let mut dice = StdRng::seed_from_u64(4711);
     for kill in 0..KILLS {
         // A random moment is one after a random number of further requests; now and then one during the start.
@@ -137,7 +136,11 @@ async fn sixty_kills_lose_nothing_stick_nothing_and_repeat_only_what_was_in_flig
         let finishes = journal.to_string().matches("\"finished\"").count();
         assert_eq!(finishes, 1, "{journal}");
     }
-    assert_eq!(*repeated_after_durable.lock().unwrap(), Vec::<String>::new(), "steps were repeated after a later one began");
+    assert_eq!(
+        *repeated_after_durable.lock().unwrap(),
+        Vec::<String>::new(),
+        "steps were repeated after a later one began"
+    );
     for status in ["QUEUED", "RUNNING", "WAITING", "FAILED", "CANCELED"] {
         let left = weir.get(&format!("/runs?status={status}")).await.expect(200);
         assert_eq!(left["items"], json!([]), "{status}");
@@ -183,7 +186,8 @@ async fn stops_in_order_never_count_as_interruptions() {
     let target = Target::start().await;
     let mut weir = Weir::start(&["shutdown_timeout_seconds=0"]).await;
     target.hold("/slow");
-    let run = weir.run(&weir.workflow(&json!([{"type": "http", "url": target.url("/slow")}])).await, &Value::Null).await;
+    let run =
+        weir.run(&weir.workflow(&json!([{"type": "http", "url": target.url("/slow")}])).await, &Value::Null).await;
     for stop in 1..=7 {
         target.received_at("/slow", stop).await;
         weir.terminate().await;

@@ -1,1 +1,23 @@
-//! Not yet.
+//! The OpenAPI document: as it was agreed, and exact enough that a fuzzer finds no answer outside it.
+
+use std::process::{Command, Stdio};
+
+use weir_tests::process::Weir;
+
+#[test]
+fn the_document_is_the_agreed_one() {
+    // Whoever changes the API on purpose accepts the new document with `cargo insta review`.
+    let document = weir::api::document().to_pretty_json().expect("JSON");
+    insta::assert_snapshot!("openapi", document);
+}
+
+#[tokio::test]
+async fn a_schema_driven_fuzzer_finds_no_answer_outside_the_document() {
+    let weir = Weir::start(&["log_level=warn,weir::app=info", "egress_allow="]).await;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/schemathesis.sh");
+    let fuzzed = Command::new("bash").arg(script).arg(weir.url("")).stdin(Stdio::null()).output().expect("bash runs");
+    let (out, err) = (String::from_utf8_lossy(&fuzzed.stdout), String::from_utf8_lossy(&fuzzed.stderr));
+    assert!(fuzzed.status.success(), "{out}\n{err}");
+    println!("{out}");
+    assert_eq!(weir.get("/health").await.status, 200);
+}

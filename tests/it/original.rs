@@ -26,8 +26,7 @@ async fn the_calls_of_the_original_work_word_for_word() {
         {"type": "http", "method": "GET", "url": target.url("/get"), "timeout_seconds": 10},
         {"type": "persist_snapshot", "include_keys": ["step_0"]}]}});
     let json_type = "Content-Type: application/json";
-    let created =
-        curl(&["-X", "POST", &weir.url("/workflows/"), "-H", json_type, "-d", &definition.to_string()]);
+    let created = curl(&["-X", "POST", &weir.url("/workflows/"), "-H", json_type, "-d", &definition.to_string()]);
     for member in ["id", "name", "is_active", "definition", "created_at", "updated_at"] {
         assert!(members(&created).contains(&member), "{created}");
     }
@@ -53,8 +52,16 @@ async fn the_calls_of_the_original_work_word_for_word() {
     let run_id = triggered["run_id"].as_str().expect("a run");
     // Right after the trigger this must answer (defect 1).
     let run = curl(&[&weir.url(&format!("/runs/{run_id}"))]);
-    let wanted = ["id", "workflow_id", "status", "current_step_index", "started_at", "finished_at", "error_message",
-        "created_at"];
+    let wanted = [
+        "id",
+        "workflow_id",
+        "status",
+        "current_step_index",
+        "started_at",
+        "finished_at",
+        "error_message",
+        "created_at",
+    ];
     for member in wanted {
         assert!(members(&run).contains(&member), "{run}");
     }
@@ -82,7 +89,10 @@ async fn the_context_has_type_and_result_under_each_steps_name() {
     let snapshots = weir.get(&format!("/runs/{run}/snapshots")).await.expect(200);
     let whole = &snapshots["items"][0]["content"];
     assert_eq!(members(whole), ["step_0", "second"]);
-    assert_eq!((&whole["step_0"]["type"], &whole["step_0"]["result"]), (&json!("http"), &json!({"v": [1, "zwei", null]})));
+    assert_eq!(
+        (&whole["step_0"]["type"], &whole["step_0"]["result"]),
+        (&json!("http"), &json!({"v": [1, "zwei", null]}))
+    );
     assert_eq!((&whole["second"]["result"], &whole["second"]["status"]), (&json!({"n": 1}), &json!(200)));
     assert_eq!(whole["second"]["headers"]["content-type"], "application/json");
     assert_eq!(members(&snapshots["items"][1]["content"]), ["second"]);
@@ -103,7 +113,10 @@ async fn a_json_body_reaches_the_target() {
     let only = |path: &str| target.received(path).pop().expect("one request");
     let sent = only("/json");
     assert_eq!(sent.json(), json!({"a": [1, {"b": null}]}));
-    assert_eq!((sent.method.as_str(), sent.header("content-type"), sent.header("x-mine")), ("POST", "application/json", "yes"));
+    assert_eq!(
+        (sent.method.as_str(), sent.header("content-type"), sent.header("x-mine")),
+        ("POST", "application/json", "yes")
+    );
     assert_eq!(sent.uri, "/json?q=a+b&many=1&many=2");
     assert_eq!(sent.header("idempotency-key"), format!("{run}:step_0"));
     assert_eq!((only("/form").body, only("/form").method), ("a=x+y&n=3".into(), Method::PUT));

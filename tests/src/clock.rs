@@ -22,8 +22,7 @@ struct Inner {
 
 impl Default for ManualClock {
     fn default() -> Self {
-        let inner =
-            Inner { now: Timestamp::from_micros(1_800_000_000_000_000), next_id: 0, sleepers: BTreeMap::new() };
+        let inner = Inner { now: Timestamp::from_micros(1_800_000_000_000_000), next_id: 0, sleepers: BTreeMap::new() };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 }

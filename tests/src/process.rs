@@ -280,11 +280,7 @@ pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
     let response = request.send().await.expect("an answer");
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let text = response.text().await.expect("a body");
-    let body = if text.is_empty() {
-        Value::Null
-    } else {
-        serde_json::from_str(&text).unwrap_or(Value::String(text))
-    };
+    let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
     Answer { status, headers, body }
 }
 
@@ -295,7 +291,11 @@ fn spawn(dir: &TempDir, settings: &[String], wrapper: &[String]) -> (Child, Line
     words.extend(["--set=log_format=json", "--set=listen=127.0.0.1:0"].map(str::to_owned));
     words.extend(settings.iter().map(|setting| format!("--set={setting}")));
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).current_dir(dir.path()).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+        .args(&words[1..])
+        .current_dir(dir.path())
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("weir starts");
     let all = Arc::new(Mutex::new(Vec::new()));
     let (counter, count) = watch::channel(0);

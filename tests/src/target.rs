@@ -198,7 +198,13 @@ impl Drop for Waiting<'_> {
     }
 }
 
-async fn receive(State(inner): State<Arc<Inner>>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn receive(
+    State(inner): State<Arc<Inner>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let path = uri.path().to_owned();
     let received = Received { method, uri: uri.to_string(), headers, body };
     let nth = {

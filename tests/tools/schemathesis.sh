@@ -9,8 +9,9 @@
 # file. It exits with 0 when nothing was found.
 #
 # The server is filled with what the requests create: give it a data directory of its own. Start it with
-# `--set wait_max_seconds=1`, or requests that wait for a run take their time. Runs that get started may resolve and
-# call the hosts that generated definitions name.
+# `--set wait_max_seconds=1`, or requests that wait for a run take their time, and with `--set egress_allow=127.0.0.1`
+# (the host of BASE_URL), so that there is a run whose call succeeded. Runs that get started may resolve and call the
+# hosts that generated definitions name.
 #
 # Environment: WEIR_TOOLS_DIR is where the tool is installed, by default target/tools of the repository.
 set -euo pipefail
@@ -50,6 +51,9 @@ if ! cmp --silent "$requirements" "$installed"; then
         || fail "pip could not install what $requirements names: see above"
     cp "$requirements" "$installed"
 fi
+
+say "starting runs at $base_url that succeed, fail, and wait"
+"$venv/bin/python" "$here/schemathesis_seed.py" "$base_url"
 
 say "testing $base_url with $("$venv/bin/schemathesis" --version)"
 # Hypothesis writes into the current directory; the order of sets must not depend on the run.

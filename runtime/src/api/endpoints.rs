@@ -93,18 +93,20 @@ fn read_secret(members: &Members<'_>, value: &Value) -> Option<String> {
     let secret = members.string("secret", value)?;
     let fits = (1..=SECRET_MAX_BYTES).contains(&secret.len());
     if !fits || HeaderValue::from_str(secret).is_err() || secret.trim() != secret {
-        members.fault("secret", format!(
-            "must be 1 to {SECRET_MAX_BYTES} bytes that can be a header's value: no control characters, no white \
+        members.fault(
+            "secret",
+            format!(
+                "must be 1 to {SECRET_MAX_BYTES} bytes that can be a header's value: no control characters, no white \
              space at either end"
-        ));
+            ),
+        );
         return None;
     }
     Some(secret.to_owned())
 }
 
-async fn find(api: &Api, id: EndpointId) -> Result<Endpoint, Problem> {
-    let endpoint = api.store.endpoint(id).await?;
-    endpoint.ok_or_else(|| Problem::new(ProblemCode::EndpointNotFound, format!("no webhook endpoint has the id {id}")))
+fn not_found(id: EndpointId) -> Problem {
+    Problem::new(ProblemCode::EndpointNotFound, format!("no webhook endpoint has the id {id}"))
 }
 
 /// Register a webhook endpoint
@@ -125,10 +127,10 @@ pub(super) async fn create(
     let id = EndpointId(new_id());
     let secret = api.vault.seal(id.0.as_bytes(), &new.secret);
     let created = api.store.create_endpoint(NewEndpoint { id, workflow_id, path: new.path.clone(), secret }).await?;
-    created.map_err(|PathTaken| {
+    let created = created.map_err(|PathTaken| {
         Problem::new(ProblemCode::PathTaken, format!("another webhook endpoint has the path `{}`", new.path))
     })?;
-    Ok(Json(find(&api, id).await?.into()))
+    Ok(Json(created.into()))
 }
 
 /// List the webhook endpoints of a workflow, newest first
@@ -151,17 +153,14 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/webhook-endpoints/{endpoint_id}", tag = "webhook endpoints",
     params(("endpoint_id" = Uuid, Path)), responses((status = 200, body = EndpointView), ReadProblems))]
 pub(super) async fn get(State(api): State<Api>, Id(id): Id<EndpointId>) -> Result<Json<EndpointView>, Problem> {
-    Ok(Json(find(&api, id).await?.into()))
+    Ok(Json(api.store.endpoint(id).await?.ok_or_else(|| not_found(id))?.into()))
 }
 
 /// Delete a webhook endpoint
 #[utoipa::path(delete, path = "/webhook-endpoints/{endpoint_id}", tag = "webhook endpoints",
     params(("endpoint_id" = Uuid, Path)), responses((status = 204, description = "It is gone"), CommandProblems))]
 pub(super) async fn delete(State(api): State<Api>, Id(id): Id<EndpointId>) -> Result<StatusCode, Problem> {
-    if api.store.change_endpoint(id, EndpointChange::Delete).await? {
-        return Ok(StatusCode::NO_CONTENT);
-    }
-    find(&api, id).await.map(|_| StatusCode::NO_CONTENT)
+    if api.store.delete_endpoint(id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(not_found(id)) }
 }
 
 /// Replace the secret of a webhook endpoint
@@ -185,8 +184,8 @@ pub(super) async fn rotate_secret(
 }
 
 async fn change(api: &Api, id: EndpointId, change: EndpointChange) -> Result<Json<EndpointView>, Problem> {
-    api.store.change_endpoint(id, change).await?;
-    Ok(Json(find(api, id).await?.into()))
+    let changed = api.store.change_endpoint(id, change).await?;
+    Ok(Json(changed.ok_or_else(|| not_found(id))?.into()))
 }
 
 /// Switch a webhook endpoint on
@@ -201,9 +200,6 @@ pub(super) async fn activate(State(api): State<Api>, Id(id): Id<EndpointId>) -> 
 /// It holds from the answer on.
 #[utoipa::path(post, path = "/webhook-endpoints/{endpoint_id}/deactivate", tag = "webhook endpoints",
     params(("endpoint_id" = Uuid, Path)), responses((status = 200, body = EndpointView), CommandProblems))]
-pub(super) async fn deactivate(
-    State(api): State<Api>,
-    Id(id): Id<EndpointId>,
-) -> Result<Json<EndpointView>, Problem> {
+pub(super) async fn deactivate(State(api): State<Api>, Id(id): Id<EndpointId>) -> Result<Json<EndpointView>, Problem> {
     change(&api, id, EndpointChange::SetActive(false)).await
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::problem::{Problem, ProblemCode};
 use super::Api;
+use super::problem::{Problem, ProblemCode};
 use crate::model::reader::{Fault, Faults, Members};
 
 /// The id in the path.
@@ -109,7 +109,8 @@ impl FromRequest<Api> for JsonBody {
 /// Reads a body up to `limit` bytes.
 pub(super) async fn read_body(body: Body, limit: usize, setting: &str) -> Result<Bytes, Problem> {
     to_bytes(body, limit).await.map_err(|error| {
-        let too_large = std::error::Error::source(&error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
+        let too_large =
+            std::error::Error::source(&error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
         if too_large {
             let detail = format!("the body is larger than {limit} bytes (`{setting}`)");
             Problem::new(ProblemCode::PayloadTooLarge, detail)
@@ -147,9 +148,8 @@ pub(super) fn read_members<T>(
     match parsed {
         Some(parsed) if faults.is_empty() => Ok(parsed),
         _ => {
-            let in_definition = faults.iter().any(|fault| {
-                fault.pointer == "/definition" || fault.pointer.starts_with("/definition/")
-            });
+            let in_definition =
+                faults.iter().any(|fault| fault.pointer == "/definition" || fault.pointer.starts_with("/definition/"));
             let code = if in_definition { ProblemCode::InvalidDefinition } else { ProblemCode::InvalidRequest };
             Err(Problem::faulty(code, faults))
         }

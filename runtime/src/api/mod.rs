@@ -19,9 +19,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use tower_http::catch_panic::CatchPanicLayer;
 use tower::ServiceExt as _;
 use tower::util::MapRequest;
+use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -90,6 +90,7 @@ pub fn service(api: Api) -> Service {
         .fallback(server::no_route)
         .method_not_allowed_fallback(server::no_method)
         .layer(CatchPanicLayer::custom(request::panicked))
+        .layer(axum::middleware::from_fn(request::refuse_other_sites))
         .layer(axum::middleware::from_fn(request::observe));
     router.map_request(request::trim_slash as fn(Request) -> Request)
 }

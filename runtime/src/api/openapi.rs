@@ -52,7 +52,8 @@ fn problems(statuses: &[u16]) -> BTreeMap<String, RefOr<Response>> {
 
 fn problem(status: u16) -> Response {
     let with_status = |code: &&ProblemCode| code.status().as_u16() == status;
-    let codes: Vec<_> = ProblemCode::ALL.iter().filter(with_status).map(|code| format!("`{}`", code.as_str())).collect();
+    let codes: Vec<_> =
+        ProblemCode::ALL.iter().filter(with_status).map(|code| format!("`{}`", code.as_str())).collect();
     let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
     let response = ResponseBuilder::new().description(codes.join(", ")).content("application/problem+json", body);
     let text = || ObjectBuilder::new().schema_type(Type::String);
@@ -87,12 +88,14 @@ problem_sets! {
     ListProblems: [422, 500, 503];
     /// Of reading one thing.
     ReadProblems: [404, 422, 500, 503];
+    /// Of looking into a run.
+    InspectProblems: [404, 409, 422, 500, 503];
     /// Of a command on one thing, without a body.
-    CommandProblems: [404, 409, 422, 500, 503];
+    CommandProblems: [403, 404, 409, 422, 500, 503];
     /// Of creating something.
-    CreateProblems: [400, 413, 415, 422, 500, 503];
+    CreateProblems: [400, 403, 413, 415, 422, 500, 503];
     /// Of creating or changing something that belongs to something else.
-    WriteProblems: [400, 404, 409, 413, 415, 422, 500, 503];
+    WriteProblems: [400, 403, 404, 409, 413, 415, 422, 500, 503];
     /// Of a delivery.
     DeliveryProblems: [400, 401, 404, 409, 413, 422, 500, 503];
 }

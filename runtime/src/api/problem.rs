@@ -86,6 +86,10 @@ problem_codes! {
     RunFinished = "run_finished", CONFLICT, "The run is finished";
     /// The run has not failed.
     RunNotFailed = "run_not_failed", CONFLICT, "The run has not failed";
+    /// This version cannot read what is stored of the run.
+    RunUnreadable = "run_unreadable", CONFLICT, "The run cannot be read by this version";
+    /// A browser sent the request on behalf of another site.
+    CrossOrigin = "cross_origin", FORBIDDEN, "The request comes from another site";
     /// The server cannot do it now.
     Unavailable = "unavailable", SERVICE_UNAVAILABLE, "The server cannot do this now";
     /// A defect of the server.
@@ -194,9 +198,8 @@ impl From<StoreError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.code.status();
-        let (instance, request_id) = REQUEST
-            .try_with(|request| (request.path.clone(), request.id.clone()))
-            .unwrap_or_default();
+        let (instance, request_id) =
+            REQUEST.try_with(|request| (request.path.clone(), request.id.clone())).unwrap_or_default();
         let body = ProblemBody {
             kind: format!("/docs/errors/{}", self.code.as_str()),
             title: self.code.title(),

@@ -8,7 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tracing::Instrument as _;
 
-use super::problem::{Cause, Problem};
+use super::problem::{Cause, Problem, ProblemCode};
 use crate::clock::new_id;
 
 /// Longest `x-request-id` that is taken over from a client, in bytes.
@@ -50,6 +50,21 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
         response.headers_mut().insert("x-request-id", id);
     }
     response
+}
+
+/// Refuses what a page of another site makes a browser send. Such a page cannot read answers, but without this it
+/// could define and start workflows on a server that listens on the loopback address of whoever looks at it.
+/// Webhooks have their secret, and senders no origin.
+pub(super) async fn refuse_other_sites(request: Request, next: Next) -> Response {
+    let headers = request.headers();
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let origin = text("origin").map(|origin| origin.split_once("://").map_or(origin, |(_, authority)| authority));
+    let other_site = origin.is_some_and(|origin| text("host") != Some(origin));
+    let harmless = request.method().is_safe() || request.uri().path().starts_with("/webhooks/");
+    if other_site && !harmless {
+        return Problem::new(ProblemCode::CrossOrigin, "its `Origin` is not this server").into_response();
+    }
+    next.run(request).await
 }
 
 /// The answer for a handler that panicked.

@@ -14,15 +14,15 @@ use uuid::Uuid;
 
 use super::Api;
 use super::extract::{Id, JsonBody, Query, read_members};
-use super::openapi::{CommandProblems, ListProblems, ReadProblems, WriteProblems};
+use super::openapi::{CommandProblems, InspectProblems, ListProblems, ReadProblems, WriteProblems};
 use super::page::{List, ListParams, number_request, page_request};
 use super::problem::{Problem, ProblemCode};
 use super::views::{JournalEntryView, RunView, SnapshotView, StatusView, StepView};
 use super::workflows;
-use crate::engine::{self, Trigger};
+use crate::engine::{self, Inspection, Trigger};
 use crate::model::id::{RunId, WorkflowId};
 use crate::model::journal::Message;
-use crate::store::{Idempotency, RunFilter, RunRow, Sent};
+use crate::store::{Idempotency, RunFilter, RunRow, Sent, StoreError};
 
 const IDEMPOTENCY_KEY_MAX_BYTES: usize = 255;
 
@@ -49,6 +49,9 @@ pub(super) async fn accept(api: &Api, trigger: Trigger) -> Result<Accepted, Prob
         engine::Accepted::Repeated(id) => {
             let run = find(api, id).await?;
             Ok(Accepted { run_id: id.0, status: run.status.into() })
+        }
+        engine::Accepted::Inactive => {
+            Err(Problem::new(ProblemCode::WorkflowInactive, "somebody switched it off while the request came in"))
         }
         engine::Accepted::Conflict => Err(Problem::new(
             ProblemCode::IdempotencyConflict,
@@ -95,7 +98,7 @@ pub(super) async fn start(
     let input = input.to_string().into_bytes();
     let hash: [u8; 32] = Sha256::digest(&input).into();
     let idempotency = key.map(|key| Idempotency { key: format!("api:{key}"), hash: Some(hash) });
-    let trigger = Trigger { workflow_id, revision: workflow.revision.number, input, idempotency };
+    let trigger = Trigger { workflow_id, revision: workflow.revision.number, input, endpoint: None, idempotency };
     let accepted = accept(&api, trigger).await?;
     let location = [(header::LOCATION, format!("/runs/{}", accepted.run_id))];
     Ok((StatusCode::ACCEPTED, location, Json(accepted)).into_response())
@@ -120,9 +123,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     responses((status = 200, body = List<RunView>), ListProblems))]
 pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Response, Problem> {
     let request = page_request(&mut query);
-    let workflow_id = query.take("workflow_id", |text| {
-        Uuid::try_parse(text).map(WorkflowId).map_err(|_| "must be a UUID".to_owned())
-    });
+    let workflow_id = query
+        .take("workflow_id", |text| Uuid::try_parse(text).map(WorkflowId).map_err(|_| "must be a UUID".to_owned()));
     let status = query.take("status", |text| {
         StatusView::parse(text).ok_or_else(|| format!("must be one of {}", StatusView::NAMES.join(", ")))
     });
@@ -138,11 +140,7 @@ pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Res
     params(("run_id" = Uuid, Path), ("wait" = Option<String>, Query, pattern = "^[0-9]{1,5}(ms|s|m)?$",
         description = "How long to wait for the end: `30s`, `500ms`, `1m`, or seconds", example = "30s")),
     responses((status = 200, body = RunView), ReadProblems))]
-pub(super) async fn get(
-    State(api): State<Api>,
-    Id(id): Id<RunId>,
-    mut query: Query,
-) -> Result<Json<RunView>, Problem> {
+pub(super) async fn get(State(api): State<Api>, Id(id): Id<RunId>, mut query: Query) -> Result<Json<RunView>, Problem> {
     let longest = Duration::from_secs(api.config.wait_max_seconds.into());
     let wait = query.take("wait", |text| parse_wait(text, longest));
     query.finish()?;
@@ -169,9 +167,9 @@ fn parse_wait(text: &str, longest: Duration) -> Result<Duration, String> {
 
 /// Get the steps of a run, with their results
 #[utoipa::path(get, path = "/runs/{run_id}/steps", tag = "runs", params(("run_id" = Uuid, Path)),
-    responses((status = 200, body = List<StepView>), ReadProblems))]
+    responses((status = 200, body = List<StepView>), InspectProblems))]
 pub(super) async fn steps(State(api): State<Api>, Id(id): Id<RunId>) -> Result<Response, Problem> {
-    let inspection = api.engine.inspect(&find(&api, id).await?).await?;
+    let inspection = inspect(&api, id).await?;
     let steps = inspection.definition().steps.iter();
     Ok(Json(List::whole(steps.map(|step| StepView::of(step, &inspection.state)).collect())).into_response())
 }
@@ -179,11 +177,7 @@ pub(super) async fn steps(State(api): State<Api>, Id(id): Id<RunId>) -> Result<R
 /// Get the journal of a run: everything that happened to it
 #[utoipa::path(get, path = "/runs/{run_id}/journal", tag = "runs", params(("run_id" = Uuid, Path), ListParams),
     responses((status = 200, body = List<JournalEntryView>), ReadProblems))]
-pub(super) async fn journal(
-    State(api): State<Api>,
-    Id(id): Id<RunId>,
-    mut query: Query,
-) -> Result<Response, Problem> {
+pub(super) async fn journal(State(api): State<Api>, Id(id): Id<RunId>, mut query: Query) -> Result<Response, Problem> {
     let (limit, after) = number_request(&mut query);
     query.finish()?;
     find(&api, id).await?;
@@ -192,18 +186,35 @@ pub(super) async fn journal(
 }
 
 /// Get the snapshots of a run, with their contents
-#[utoipa::path(get, path = "/runs/{run_id}/snapshots", tag = "runs", params(("run_id" = Uuid, Path)),
-    responses((status = 200, body = List<SnapshotView>), ReadProblems))]
-pub(super) async fn snapshots(State(api): State<Api>, Id(id): Id<RunId>) -> Result<Response, Problem> {
-    let inspection = api.engine.inspect(&find(&api, id).await?).await?;
-    let snapshots = SnapshotView::all(inspection.definition(), &inspection.state);
-    Ok(Json(List::whole(snapshots)).into_response())
+#[utoipa::path(get, path = "/runs/{run_id}/snapshots", tag = "runs", params(("run_id" = Uuid, Path), ListParams),
+    responses((status = 200, body = List<SnapshotView>), InspectProblems))]
+pub(super) async fn snapshots(
+    State(api): State<Api>,
+    Id(id): Id<RunId>,
+    mut query: Query,
+) -> Result<Response, Problem> {
+    let (limit, after) = number_request(&mut query);
+    query.finish()?;
+    let inspection = inspect(&api, id).await?;
+    let (definition, state) = (inspection.definition(), &inspection.state);
+    // Only the contents of this page are made: together they grow with the square of the steps.
+    let made = SnapshotView::made(definition, state);
+    let rest: Vec<usize> = made.into_iter().filter(|index| after.is_none_or(|after| *index as u64 > after)).collect();
+    let view = |index: usize| SnapshotView::of(definition, state, index);
+    Ok(Json(List::numbered(rest, limit, |index| *index as u64, view)).into_response())
+}
+
+async fn inspect(api: &Api, id: RunId) -> Result<Inspection, Problem> {
+    match api.engine.inspect(&find(api, id).await?).await {
+        Err(StoreError::Unreadable(why)) => Err(Problem::new(ProblemCode::RunUnreadable, why)),
+        other => Ok(other?),
+    }
 }
 
 async fn send(api: &Api, id: RunId, message: Message, refused: Problem) -> Result<Response, Problem> {
     find(api, id).await?;
     match api.engine.send(id, message).await? {
-        Sent::Delivered => Ok((StatusCode::ACCEPTED, Json(RunView::of(&find(api, id).await?))).into_response()),
+        Sent::Delivered(run) => Ok((StatusCode::ACCEPTED, Json(RunView::of(&run))).into_response()),
         Sent::Refused => Err(refused),
     }
 }

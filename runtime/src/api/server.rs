@@ -40,7 +40,8 @@ async fn error_page(PathText(code): PathText) -> Result<Response, Problem> {
     let problem = ProblemCode::ALL.iter().find(|known| known.as_str() == code).map(|known| known.page());
     let failure = || FailureCode::ALL.iter().find(|known| known.as_str() == code).map(|known| known.page());
     let page = problem.or_else(failure);
-    let page = page.ok_or_else(|| Problem::new(ProblemCode::RouteNotFound, format!("no error has the code `{code}`")))?;
+    let page =
+        page.ok_or_else(|| Problem::new(ProblemCode::RouteNotFound, format!("no error has the code `{code}`")))?;
     Ok(([(header::CONTENT_TYPE, "text/markdown; charset=utf-8")], page).into_response())
 }
 

@@ -237,18 +237,29 @@ pub(super) struct SnapshotView {
 }
 
 impl SnapshotView {
-    /// Every snapshot that the run has made.
-    pub(super) fn all(definition: &Definition, state: &RunState) -> Vec<Self> {
-        let made = definition.steps.iter().enumerate().filter_map(|(index, step)| {
-            let StepKind::PersistSnapshot(snapshot) = &step.kind else { return None };
-            let known = state.steps.get(&step.path).filter(|known| known.phase == Phase::Completed)?;
-            Some(Self {
-                path: step.path.to_string(),
-                name: step.name.clone(),
-                created_at: known.finished_at?,
-                content: context(definition, state, index, snapshot.include_keys.as_deref()),
-            })
-        });
-        made.collect()
+    /// The positions of the steps that have made a snapshot.
+    pub(super) fn made(definition: &Definition, state: &RunState) -> Vec<usize> {
+        let made = |step: &Step| {
+            let known = state.steps.get(&step.path);
+            matches!(step.kind, StepKind::PersistSnapshot(_))
+                && known.is_some_and(|known| known.phase == Phase::Completed)
+        };
+        definition.steps.iter().enumerate().filter_map(|(index, step)| made(step).then_some(index)).collect()
+    }
+
+    /// The snapshot that the step at `index` has made.
+    pub(super) fn of(definition: &Definition, state: &RunState, index: usize) -> Self {
+        let step = &definition.steps[index];
+        let keys = match &step.kind {
+            StepKind::PersistSnapshot(snapshot) => snapshot.include_keys.as_deref(),
+            StepKind::Http(_) => None,
+        };
+        let known = state.steps.get(&step.path);
+        Self {
+            path: step.path.to_string(),
+            name: step.name.clone(),
+            created_at: known.map_or(Timestamp::from_micros(0), |known| known.finished_at.unwrap_or(known.started_at)),
+            content: context(definition, state, index, keys),
+        }
     }
 }

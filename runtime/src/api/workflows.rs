@@ -120,8 +120,11 @@ fn read_definition(value: &Value, limits: &Limits, faults: &Faults) -> Option<Va
 }
 
 pub(super) async fn find(api: &Api, id: WorkflowId) -> Result<Workflow, Problem> {
-    let workflow = api.store.workflow(id).await?;
-    workflow.ok_or_else(|| Problem::new(ProblemCode::WorkflowNotFound, format!("no workflow has the id {id}")))
+    api.store.workflow(id).await?.ok_or_else(|| not_found(id))
+}
+
+fn not_found(id: WorkflowId) -> Problem {
+    Problem::new(ProblemCode::WorkflowNotFound, format!("no workflow has the id {id}"))
 }
 
 /// Create a workflow
@@ -137,8 +140,8 @@ pub(super) async fn create(State(api): State<Api>, body: JsonBody) -> Result<Jso
         Some(CreateWorkflow { name: name?, definition: definition? })
     })?;
     let id = WorkflowId(new_id());
-    api.store.create_workflow(id, NewRevision { name: new.name, definition: new.definition }).await?;
-    Ok(Json(find(&api, id).await?.into()))
+    let created = api.store.create_workflow(id, NewRevision { name: new.name, definition: new.definition }).await?;
+    Ok(Json(created.into()))
 }
 
 /// List workflows, newest first
@@ -170,16 +173,14 @@ pub(super) async fn update(
 ) -> Result<Json<WorkflowView>, Problem> {
     let update = read_members(&body, |members, faults| {
         let name = members.take("name").map(|value| read_name(members, value));
-        let definition =
-            members.take("definition").map(|value| read_definition(value, api.engine.limits(), faults));
+        let definition = members.take("definition").map(|value| read_definition(value, api.engine.limits(), faults));
         if name.is_none() && definition.is_none() {
             faults.add("", "needs `name`, `definition` or both");
         }
         Some(UpdateWorkflow { name: name.flatten(), definition: definition.flatten() })
     })?;
     let change = WorkflowChange::Revise(update.name, update.definition);
-    api.store.change_workflow(id, change).await?;
-    Ok(Json(find(&api, id).await?.into()))
+    self::change(&api, id, change).await
 }
 
 /// List the revisions of a workflow, newest first
@@ -200,8 +201,12 @@ pub(super) async fn revisions(
 }
 
 async fn set_active(api: &Api, id: WorkflowId, active: bool) -> Result<Json<WorkflowView>, Problem> {
-    api.store.change_workflow(id, WorkflowChange::SetActive(active)).await?;
-    Ok(Json(find(api, id).await?.into()))
+    change(api, id, WorkflowChange::SetActive(active)).await
+}
+
+async fn change(api: &Api, id: WorkflowId, change: WorkflowChange) -> Result<Json<WorkflowView>, Problem> {
+    let changed = api.store.change_workflow(id, change).await?;
+    Ok(Json(changed.ok_or_else(|| not_found(id))?.into()))
 }
 
 /// Switch a workflow on
@@ -216,9 +221,6 @@ pub(super) async fn activate(State(api): State<Api>, Id(id): Id<WorkflowId>) -> 
 /// It holds from the answer on: no new run is accepted. Runs that were accepted go on.
 #[utoipa::path(post, path = "/workflows/{workflow_id}/deactivate", tag = "workflows",
     params(("workflow_id" = Uuid, Path)), responses((status = 200, body = WorkflowView), CommandProblems))]
-pub(super) async fn deactivate(
-    State(api): State<Api>,
-    Id(id): Id<WorkflowId>,
-) -> Result<Json<WorkflowView>, Problem> {
+pub(super) async fn deactivate(State(api): State<Api>, Id(id): Id<WorkflowId>) -> Result<Json<WorkflowView>, Problem> {
     set_active(&api, id, false).await
 }

@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::Instrument as _;
 
-use super::driver::{Drove, drive};
 use super::Engine;
+use super::driver::{Drove, drive};
 use crate::clock::jitter;
 use crate::model::id::{ClaimToken, RunId};
 use crate::model::time::Timestamp;
@@ -30,6 +30,7 @@ struct Held {
     run: RunId,
     token: ClaimToken,
     suspect: bool,
+    poke: Arc<Notify>,
 }
 
 struct Dispatcher {
@@ -80,7 +81,8 @@ impl Dispatcher {
         let due = store.claim_due(most, lease).await;
         let all_taken = due.as_ref().is_ok_and(|due| due.len() == free);
         self.drive_all(due);
-        if !self.held.values().any(|held| held.suspect) {
+        let room = self.drivers.len() < inner.settings.concurrent_runs_max;
+        if room && !self.held.values().any(|held| held.suspect) {
             self.drive_all(store.claim_suspect(lease).await.map(|suspect| suspect.into_iter().collect()));
         }
         if all_taken {
@@ -105,6 +107,7 @@ impl Dispatcher {
         let suspect = claimed.interrupts >= crate::store::INTERRUPTS_SUSPECT;
         let poke = Arc::new(Notify::new());
         self.engine.driven().insert(run, Arc::clone(&poke));
+        let held = Held { run, token, suspect, poke: Arc::clone(&poke) };
         let span = tracing::info_span!("run", run.id = %run, workflow.id = %claimed.workflow_id);
         let inner = Arc::clone(&self.engine.inner);
         let driving = async move {
@@ -121,7 +124,7 @@ impl Dispatcher {
             drove
         };
         let task = self.drivers.spawn(driving.instrument(span));
-        self.held.insert(task.id(), Held { run, token, suspect });
+        self.held.insert(task.id(), held);
     }
 
     async fn driver_ended(&mut self, joined: Result<(Id, Drove), JoinError>) {
@@ -130,7 +133,13 @@ impl Dispatcher {
             Err(error) => (error.id(), None),
         };
         let Some(held) = self.held.remove(&id) else { return };
-        self.engine.driven().remove(&held.run);
+        {
+            // The run may have been claimed again already: then the entry is the next driver's.
+            let mut driven = self.engine.driven();
+            if driven.get(&held.run).is_some_and(|poke| Arc::ptr_eq(poke, &held.poke)) {
+                driven.remove(&held.run);
+            }
+        }
         if drove.is_none() {
             tracing::error!(run.id = %held.run, "the driver of the run panicked: this is a defect");
         }
@@ -171,6 +180,7 @@ impl Dispatcher {
             }
         }
         self.drivers.shutdown().await;
+        self.release_ended().await;
         for (_, held) in self.held.drain() {
             tracing::info!(run.id = %held.run, "the run is released with an attempt under way");
             let now = self.engine.inner.bench.clock.now();

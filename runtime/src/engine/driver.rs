@@ -26,7 +26,7 @@ use crate::model::state::RunState;
 use crate::model::time::Timestamp;
 use crate::store::{Append, Appended, Claim, Claimed, INTERRUPTS_SUSPECT, Next, Store, StoreError};
 
-/// A suspect that was interrupted so often more, while it ran alone, is quarantined.
+/// A suspect that was interrupted so often more, while no other suspect ran beside it, is quarantined.
 const INTERRUPTS_ALONE_MAX: u32 = 5;
 
 /// Waits up to this long are slept in the driver; longer ones give the claim back.
@@ -85,23 +85,24 @@ impl<'b> Driver<'b> {
     async fn load(bench: &'b Workbench, claimed: Claimed) -> Result<Self, Ended> {
         let Claimed { mut claim, workflow_id, revision, input, created_at, inbox, interrupts, .. } = claimed;
         let unreadable = |error: &dyn std::fmt::Display| Failure::new(FailureCode::Unreadable, error.to_string());
+        let state = match read_state(&bench.store, claim.run, Some(claim.seq)).await {
+            Ok(state) => state,
+            Err(error @ StoreError::Unavailable(_)) => return Err(store_gone(&error)),
+            Err(error) => return Err(end(bench, &mut claim, None, unreadable(&error)).await),
+        };
         if interrupts >= INTERRUPTS_SUSPECT + INTERRUPTS_ALONE_MAX {
             let message = format!("the process died {interrupts} times in a row while it performed this run");
-            return Err(end(bench, &mut claim, Failure::new(FailureCode::Quarantined, message)).await);
+            let failure = Failure::new(FailureCode::Quarantined, message);
+            return Err(end(bench, &mut claim, Some(state), failure).await);
         }
         let parsed = bench.revisions.get(&bench.store, &bench.limits, workflow_id, revision).await;
         let parsed = match parsed.map_err(|error| store_gone(&error))? {
             Ok(parsed) => parsed,
-            Err(failure) => return Err(end(bench, &mut claim, failure).await),
+            Err(failure) => return Err(end(bench, &mut claim, Some(state), failure).await),
         };
         let input: Value = match serde_json::from_slice(&input) {
             Ok(input) => input,
-            Err(error) => return Err(end(bench, &mut claim, unreadable(&error)).await),
-        };
-        let state = match read_state(&bench.store, claim.run, Some(claim.seq)).await {
-            Ok(state) => state,
-            Err(error @ StoreError::Unavailable(_)) => return Err(store_gone(&error)),
-            Err(error) => return Err(end(bench, &mut claim, unreadable(&error)).await),
+            Err(error) => return Err(end(bench, &mut claim, Some(state), unreadable(&error)).await),
         };
         let run = RunFacts {
             id: claim.run,
@@ -191,9 +192,10 @@ impl<'b> Driver<'b> {
             Err(failed) => {
                 let failures = self.state.steps.get(path).map_or(1, |step| step.failures + 1);
                 let step = self.revision.definition.index_of(path).map(|index| &self.revision.definition.steps[index]);
-                let delay = step
-                    .filter(|_| failed.retryable)
-                    .and_then(|step| step.retry.delay(failures, failed.retry_after, jitter()));
+                let delay = step.filter(|_| failed.retryable).and_then(|step| {
+                    let attempts_max = self.bench.limits.attempts_max;
+                    step.retry.delay(failures, attempts_max, failed.retry_after, jitter())
+                });
                 let then = delay.map_or(Then::GiveUp, |delay| Then::Retry { at: now.plus(delay) });
                 tracing::info!(step.path = %path, code = failed.failure.code.as_str(), retry = delay.is_some(),
                     "the attempt failed: {}", failed.failure.message);
@@ -206,7 +208,7 @@ impl<'b> Driver<'b> {
     fn record(&mut self, events: Vec<Event>) -> Result<(), Ended> {
         for event in events {
             if let Err(error) = self.state.apply(&event) {
-                tracing::error!(%error, ?event, "the engine recorded an event that cannot follow: this is a defect");
+                tracing::error!(%error, "the engine recorded an event that cannot follow: this is a defect");
                 return Err(Ended(Drove::Stuck));
             }
             self.pending.push(event);
@@ -216,23 +218,15 @@ impl<'b> Driver<'b> {
 
     /// Takes what is new in the inbox. Nothing is lost when this future is dropped: messages are taken by an append.
     async fn take_messages(&mut self) -> Result<(), Ended> {
-        let mut pause = REWRITE_FIRST;
-        let messages = loop {
-            match self.bench.store.messages(self.claim.run, self.state.received).await {
-                Ok(messages) => break messages,
-                Err(StoreError::Unavailable(_)) => pause = pause_before_repeat(self.bench, pause).await,
-                Err(error) => return Err(stuck(&error)),
-            }
-        };
-        let at = self.now();
-        self.record(messages.into_iter().map(|(n, message)| Event::Received { n, message, at }).collect())
+        let events = new_messages(self.bench, self.claim.run, self.state.received).await?;
+        self.record(events)
     }
 
     /// Appends what is pending, and takes messages that have come meanwhile.
     async fn flush(&mut self, next: Next, durable: bool) -> Result<(), Ended> {
         let events = std::mem::take(&mut self.pending);
         let kept = matches!(next, Next::Continue);
-        let step_index = current_step_index(&self.revision.definition, &self.state);
+        let step_index = Some(current_step_index(&self.revision.definition, &self.state));
         let append = Append { events, received: self.state.received, step_index, next, durable };
         let inbox = write(self.bench, &mut self.claim, &append).await?;
         if kept && inbox > self.state.received {
@@ -263,7 +257,11 @@ impl<'b> Driver<'b> {
         let Some(outcome) = self.state.outcome else {
             return Ok(Drove::Stuck);
         };
-        let (error, at) = (self.state.error.clone(), self.now());
+        let at = self.pending.iter().rev().find_map(|event| match event {
+            Event::Finished { at, .. } => Some(*at),
+            _ => None,
+        });
+        let (error, at) = (self.state.error.clone(), at.unwrap_or_else(|| self.now()));
         self.flush(Next::Finish(outcome, error, at), true).await?;
         Ok(Drove::Finished(outcome))
     }
@@ -330,15 +328,41 @@ async fn pause_before_repeat(bench: &Workbench, pause: Duration) -> Duration {
     (pause * 2).min(REWRITE_MAX)
 }
 
-/// Ends a run that cannot be advanced, without its state.
-async fn end(bench: &Workbench, claim: &mut Claim, failure: Failure) -> Ended {
+/// The messages after number `received`, as events.
+async fn new_messages(bench: &Workbench, run: RunId, received: u32) -> Result<Vec<Event>, Ended> {
+    let mut pause = REWRITE_FIRST;
+    loop {
+        match bench.store.messages(run, received).await {
+            Ok(messages) => {
+                let at = bench.clock.now();
+                return Ok(messages.into_iter().map(|(n, message)| Event::Received { n, message, at }).collect());
+            }
+            Err(StoreError::Unavailable(_)) => pause = pause_before_repeat(bench, pause).await,
+            Err(error) => return Err(stuck(&error)),
+        }
+    }
+}
+
+/// Ends a run that cannot be advanced. Its journal stays one that can be folded, unless it was none before: then
+/// there is no state.
+async fn end(bench: &Workbench, claim: &mut Claim, state: Option<RunState>, failure: Failure) -> Ended {
     let at = bench.clock.now();
-    let started = (claim.seq == 0).then_some(Event::Started { at });
-    let finished = Event::Finished { outcome: Outcome::Failed, error: Some(failure.clone()), at };
-    let events = started.into_iter().chain([finished]).collect();
+    let (mut events, mut received) = (Vec::new(), 0);
+    if let Some(state) = state {
+        if state.started_at.is_none() {
+            events.push(Event::Started { at });
+        }
+        match new_messages(bench, claim.run, state.received).await {
+            Ok(messages) => {
+                received = state.received + u32::try_from(messages.len()).unwrap_or(u32::MAX);
+                events.extend(messages);
+            }
+            Err(ended) => return ended,
+        }
+    }
+    events.push(Event::Finished { outcome: Outcome::Failed, error: Some(failure.clone()), at });
     let next = Next::Finish(Outcome::Failed, Some(failure), at);
-    let append = Append { events, received: 0, step_index: 0, next, durable: true };
-    match write(bench, claim, &append).await {
+    match write(bench, claim, &Append { events, received, step_index: None, next, durable: true }).await {
         Ok(_) => Ended(Drove::Finished(Outcome::Failed)),
         Err(ended) => ended,
     }

@@ -21,7 +21,7 @@ pub use driver::{Drove, drive};
 
 use crate::clock::{Clock, new_id};
 use crate::model::definition::Definition;
-use crate::model::id::{RunId, WorkflowId};
+use crate::model::id::{EndpointId, RunId, WorkflowId};
 use crate::model::journal::Message;
 use crate::model::limits::Limits;
 use crate::model::state::RunState;
@@ -94,6 +94,8 @@ pub struct Trigger {
     pub revision: u32,
     /// The input, as JSON text.
     pub input: Vec<u8>,
+    /// The webhook endpoint that it comes from.
+    pub endpoint: Option<EndpointId>,
     /// What makes a repeat answer the same run.
     pub idempotency: Option<Idempotency>,
 }
@@ -107,6 +109,8 @@ pub enum Accepted {
     Repeated(RunId),
     /// The idempotency key came before with another request.
     Conflict,
+    /// The workflow, or the endpoint that was called, is switched off or gone.
+    Inactive,
 }
 
 /// The inside of a run.
@@ -129,14 +133,8 @@ impl Engine {
     #[must_use]
     pub fn new(bench: Arc<Workbench>, queue: Arc<dyn Queue>, settings: EngineSettings) -> Self {
         let (finished, _) = broadcast::channel(4096);
-        let inner = Inner {
-            bench,
-            queue,
-            settings,
-            driven: Mutex::default(),
-            finished,
-            stopping: CancellationToken::new(),
-        };
+        let inner =
+            Inner { bench, queue, settings, driven: Mutex::default(), finished, stopping: CancellationToken::new() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -172,6 +170,7 @@ impl Engine {
             input: trigger.input,
             created_at: now,
             due_at: now.plus(HINT_GRACE),
+            endpoint: trigger.endpoint,
             idempotency: trigger.idempotency,
         };
         Ok(match store.create_run(run).await? {
@@ -181,6 +180,7 @@ impl Engine {
             }
             Created::Repeated(earlier) => Accepted::Repeated(earlier),
             Created::Conflict => Accepted::Conflict,
+            Created::Inactive => Accepted::Inactive,
         })
     }
 
@@ -190,7 +190,7 @@ impl Engine {
     /// When the database cannot take it.
     pub async fn send(&self, run: RunId, message: Message) -> Result<Sent, StoreError> {
         let sent = self.inner.bench.store.send(run, message).await?;
-        if sent == Sent::Delivered {
+        if let Sent::Delivered(_) = sent {
             let driver = self.driven().get(&run).cloned();
             match driver {
                 Some(driver) => driver.notify_one(),

@@ -1,11 +1,14 @@
 //! What a run knows so far: the context that clients read, snapshots keep and expressions see.
 
+use std::cell::Cell;
+
 use minijinja::value::Serde;
 use serde_json::{Map, Value, json};
 
 use super::decide::RunFacts;
 use super::definition::{Definition, Step};
 use super::journal::Output;
+use super::limits::STEP_VALUES_MAX_BYTES;
 use super::state::RunState;
 use super::template::Scope;
 
@@ -47,15 +50,27 @@ pub struct StepScope<'a> {
     pub state: &'a RunState,
     /// Position of the step in the definition.
     pub index: usize,
+    /// Bytes that its expressions have made so far.
+    pub made_bytes: Cell<usize>,
 }
 
 impl Scope for StepScope<'_> {
+    fn charge(&self, bytes: usize) -> Result<(), String> {
+        let made = self.made_bytes.get().saturating_add(bytes);
+        self.made_bytes.set(made);
+        if made > STEP_VALUES_MAX_BYTES {
+            return Err(format!("the values of the step are larger than {STEP_VALUES_MAX_BYTES} bytes"));
+        }
+        Ok(())
+    }
+
     fn root(&self, name: &str) -> minijinja::Value {
         let value = match name {
             "trigger" => return minijinja::Value::from(Serde(&*self.run.input)),
             "steps" => context(self.def, self.state, self.index, None),
             "run" => json!({
-                "id": self.run.id, "created_at": self.run.created_at, "started_at": self.state.started_at,
+                // Not when it was started: that note may be lost, and another time would change a request.
+                "id": self.run.id, "created_at": self.run.created_at,
             }),
             "workflow" => json!({
                 "id": self.run.workflow_id, "name": self.run.workflow_name, "revision": self.run.revision,

@@ -1,5 +1,6 @@
 //! What a run does next: a pure function of its definition, its state and the time.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,7 +94,8 @@ pub fn decide(run: &RunFacts, def: &Definition, limits: &Limits, state: &RunStat
             Some(Phase::Running) => return Decision::Wait(deadline),
             Some(Phase::Retrying(at)) if at > now => return Decision::Wait(at.min(deadline)),
             Some(Phase::Retrying(_)) | None => {
-                return begin(&StepScope { run, def, state, index }, step, limits, now);
+                let scope = StepScope { run, def, state, index, made_bytes: Cell::new(0) };
+                return begin(&scope, step, limits, now);
             }
         }
     }
@@ -135,7 +137,10 @@ pub fn completed(path: &StepPath, output: Output, state: &RunState, limits: &Lim
         (FailureCode::StepOutputTooLarge, format!("the output is {size} bytes long; the limit is {limit} bytes"))
     } else if state.output_bytes + size > limits.context_max_bytes {
         let (sum, limit) = (state.output_bytes + size, limits.context_max_bytes);
-        (FailureCode::ContextTooLarge, format!("the outputs of the run are {sum} bytes long; the limit is {limit} bytes"))
+        (
+            FailureCode::ContextTooLarge,
+            format!("the outputs of the run are {sum} bytes long; the limit is {limit} bytes"),
+        )
     } else {
         return Event::Completed { path: path.clone(), output, at: now };
     };
@@ -168,13 +173,13 @@ fn begin(scope: &StepScope<'_>, step: &Step, limits: &Limits, now: Timestamp) ->
             Decision::Record(vec![completed(&step.path, output, scope.state, limits, now)])
         }
         StepKind::Http(http) => match http.render(scope) {
-            Ok(call) => Decision::Perform(vec![effect(scope, step, call)]),
+            Ok(call) => Decision::Perform(vec![effect(scope, step, call, limits)]),
             Err(error) => failed(error),
         },
     }
 }
 
-fn effect(scope: &StepScope<'_>, step: &Step, call: HttpCall) -> Effect {
+fn effect(scope: &StepScope<'_>, step: &Step, call: HttpCall, limits: &Limits) -> Effect {
     let known = scope.state.steps.get(&step.path);
     let redrive = match scope.state.redrives {
         0 => String::new(),
@@ -184,7 +189,7 @@ fn effect(scope: &StepScope<'_>, step: &Step, call: HttpCall) -> Effect {
         path: step.path.clone(),
         attempt: known.map_or(1, |known| known.attempts + 1),
         call,
-        timeout: step.timeout,
+        timeout: step.timeout.min(limits.step_timeout_max),
         idempotency_key: format!("{}:{}{redrive}", scope.run.id, step.path),
         after_unsettled: known.is_some_and(|known| known.unsettled),
         durable_note: step.on_interrupt == OnInterrupt::Fail,

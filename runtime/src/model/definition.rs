@@ -163,7 +163,7 @@ fn read_step(
         path: StepPath::top(&name),
         name,
         condition: condition.map_or(Some(None), |condition| condition.map(Some))?,
-        timeout: timeout.unwrap_or(STEP_TIMEOUT_DEFAULT.min(limits.step_timeout_max)),
+        timeout: timeout.unwrap_or(STEP_TIMEOUT_DEFAULT),
         retry: retry.map_or_else(|| Some(RetryPolicy::default()), |retry| retry)?,
         on_interrupt: on_interrupt.unwrap_or(Some(OnInterrupt::Retry))?,
         kind: kind?,
@@ -184,10 +184,9 @@ fn read_condition(value: &Value, place: &Place<'_>) -> Option<Expression> {
 fn read_retry(value: &Value, pointer: &str, limits: &Limits, faults: &Faults) -> Option<RetryPolicy> {
     let mut members = Members::of(value, pointer, faults)?;
     let defaults = RetryPolicy::default();
-    let attempts_default = defaults.max_attempts.min(limits.attempts_max);
     let longest = Duration::from_secs(86_400);
     let policy = RetryPolicy {
-        max_attempts: members.integer("max_attempts", 1, limits.attempts_max).unwrap_or(attempts_default),
+        max_attempts: members.integer("max_attempts", 1, limits.attempts_max).unwrap_or(defaults.max_attempts),
         initial_delay: members
             .seconds("initial_delay_seconds", Duration::ZERO, longest)
             .unwrap_or(defaults.initial_delay),
@@ -231,16 +230,27 @@ mod tests {
             {"name": "later", "type": "http", "url": "http://x", "retry": {"max_attempts": 0, "oops": 1}, "if": "1 +"},
             17,
         ]});
-        assert_eq!(pointers(&doc), [
-            "/version", "/stepz",
-            "/steps/0/method", "/steps/0/url", "/steps/0/headers/a b", "/steps/0/timeout_second",
-            "/steps/1/include_keys/0", "/steps/1/include_keys/1",
-            "/steps/2/type",
-            "/steps/3/url", "/steps/3",
-            "/steps/3/name",
-            "/steps/4/retry/max_attempts", "/steps/4/retry/oops", "/steps/4/if",
-            "/steps/5",
-        ]);
+        assert_eq!(
+            pointers(&doc),
+            [
+                "/version",
+                "/stepz",
+                "/steps/0/method",
+                "/steps/0/url",
+                "/steps/0/headers/a b",
+                "/steps/0/timeout_second",
+                "/steps/1/include_keys/0",
+                "/steps/1/include_keys/1",
+                "/steps/2/type",
+                "/steps/3/url",
+                "/steps/3",
+                "/steps/3/name",
+                "/steps/4/retry/max_attempts",
+                "/steps/4/retry/oops",
+                "/steps/4/if",
+                "/steps/5",
+            ]
+        );
     }
 
     #[test]

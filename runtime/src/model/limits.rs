@@ -10,9 +10,9 @@ pub struct Limits {
     pub definition_max_bytes: usize,
     /// Most steps in one definition.
     pub steps_max: usize,
-    /// Most attempts a step may ask for.
+    /// Most attempts a step may ask for, and gets.
     pub attempts_max: u32,
-    /// Longest `timeout_seconds` of a step.
+    /// Longest `timeout_seconds` a step may ask for, and gets.
     pub step_timeout_max: Duration,
     /// Longest time from the start of a run (or its redrive) to its end, and the default of it.
     pub run_timeout_max: Duration,
@@ -44,6 +44,9 @@ pub const EXPRESSION_MAX_BYTES: usize = 4096;
 
 /// Largest value of one expression, and largest text around expressions, in bytes of JSON text.
 pub const EXPRESSION_OUTPUT_MAX_BYTES: usize = 1 << 20;
+
+/// Largest sum of the values that the expressions of one step make, in bytes of JSON text.
+pub const STEP_VALUES_MAX_BYTES: usize = 4 << 20;
 
 /// MiniJinja fuel for one evaluation: about one unit an instruction and one for a byte that is built.
 pub const EXPRESSION_FUEL: u64 = 4_000_000;

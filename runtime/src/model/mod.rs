@@ -2,7 +2,7 @@
 //!
 //! Everything here is a pure function of its arguments. No async, no IO, no clock, no randomness: times, random
 //! numbers and limits come in as parameters, so that the same journal always folds to the same state and a
-//! re-evaluated expression gives the same value. `tests/it/tidy.rs` checks that nothing here calls another room.
+//! re-evaluated expression gives the same value. `tests/tidy.rs` checks that nothing here calls another room.
 
 pub mod context;
 pub mod decide;

@@ -31,13 +31,19 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 impl RetryPolicy {
     /// The delay before the next attempt after `failures` failed ones (at least 1), or `None` when the attempts are
-    /// used up.
+    /// used up: those of the policy, or the server's `attempts_max`.
     ///
     /// `jitter` is a random number in `0.0..1.0`: the delay is that part of the bound ("full jitter"), but never less
     /// than `retry_after`.
     #[must_use]
-    pub fn delay(&self, failures: u32, retry_after: Option<Duration>, jitter: f64) -> Option<Duration> {
-        if failures >= self.max_attempts {
+    pub fn delay(
+        &self,
+        failures: u32,
+        attempts_max: u32,
+        retry_after: Option<Duration>,
+        jitter: f64,
+    ) -> Option<Duration> {
+        if failures >= self.max_attempts.min(attempts_max) {
             return None;
         }
         let exponent = i32::try_from(failures.saturating_sub(1)).unwrap_or(i32::MAX);
@@ -63,22 +69,22 @@ mod tests {
 
     #[test]
     fn bounds_double_up_to_the_cap_and_attempts_end() {
-        let bounds: Vec<_> = (1..=4).map(|failures| policy().delay(failures, None, 1.0)).collect();
+        let bounds: Vec<_> = (1..=4).map(|failures| policy().delay(failures, 100, None, 1.0)).collect();
         let secs = |s| Some(Duration::from_secs(s));
         assert_eq!(bounds, [secs(1), secs(2), secs(3), None]);
     }
 
     #[test]
     fn jitter_is_full_and_retry_after_is_a_floor() {
-        assert_eq!(policy().delay(1, None, 0.0), Some(Duration::ZERO));
-        assert_eq!(policy().delay(1, None, 0.25), Some(Duration::from_millis(250)));
-        assert_eq!(policy().delay(1, Some(Duration::from_secs(10)), 0.5), Some(Duration::from_secs(10)));
-        assert_eq!(policy().delay(1, Some(Duration::from_secs(999_999)), 0.5), Some(RETRY_AFTER_MAX));
+        assert_eq!(policy().delay(1, 100, None, 0.0), Some(Duration::ZERO));
+        assert_eq!(policy().delay(1, 100, None, 0.25), Some(Duration::from_millis(250)));
+        assert_eq!(policy().delay(1, 100, Some(Duration::from_secs(10)), 0.5), Some(Duration::from_secs(10)));
+        assert_eq!(policy().delay(1, 100, Some(Duration::from_secs(999_999)), 0.5), Some(RETRY_AFTER_MAX));
     }
 
     #[test]
     fn extreme_policies_do_not_overflow() {
         let wild = RetryPolicy { max_attempts: u32::MAX, multiplier: 1e300, ..policy() };
-        assert_eq!(wild.delay(u32::MAX - 1, None, 1.0), Some(Duration::from_secs(3)));
+        assert_eq!(wild.delay(u32::MAX - 1, u32::MAX, None, 1.0), Some(Duration::from_secs(3)));
     }
 }

@@ -179,15 +179,13 @@ impl RunState {
                 self.outcome = None;
                 self.error = None;
                 // Only what did not end well is done again; a step that never ran stays unknown.
-                self.steps.retain(|_, step| {
-                    matches!(step.phase, Phase::Completed | Phase::Skipped) || {
-                        step.phase = Phase::Retrying(at);
-                        step.failures = 0;
-                        step.unsettled = false;
-                        step.finished_at = None;
-                        true
-                    }
-                });
+                let open = |step: &&mut StepState| !matches!(step.phase, Phase::Completed | Phase::Skipped);
+                for step in self.steps.values_mut().filter(open) {
+                    step.phase = Phase::Retrying(at);
+                    step.failures = 0;
+                    step.unsettled = false;
+                    step.finished_at = None;
+                }
             }
         }
         Ok(())
@@ -265,8 +263,7 @@ mod tests {
         let finished = Event::Finished { outcome: Outcome::Succeeded, error: None, at: at(3) };
         let second = Event::Attempted { path: path(), attempt: 3, at: at(1) };
         let message = Event::Received { n: 2, message: Message::Cancel, at: at(1) };
-        let interrupted =
-            Event::Interrupted { path: path(), then: Then::Retry { at: at(1) }, at: at(1) };
+        let interrupted = Event::Interrupted { path: path(), then: Then::Retry { at: at(1) }, at: at(1) };
         for journal in [
             vec![&attempted],
             vec![&started, &started],

@@ -72,7 +72,10 @@ impl SnapshotStep {
             match item.as_str() {
                 Some(key) if place.earlier.contains(key) => keys.push(key.to_owned()),
                 Some(key) => {
-                    faults.add(&join(&pointer, &index.to_string()), format!("no step named `{key}` comes before this one"));
+                    faults.add(
+                        &join(&pointer, &index.to_string()),
+                        format!("no step named `{key}` comes before this one"),
+                    );
                 }
                 None => faults.add(
                     &join(&pointer, &index.to_string()),
@@ -161,7 +164,14 @@ impl HttpStep {
         let query = parse_pairs(members, "query", place);
         let body = parse_body(members, place);
         let expect_status = parse_expect_status(members);
-        Some(Self { method: method?, url: url?, headers: headers?, query: query?, body: body?, expect_status: expect_status? })
+        Some(Self {
+            method: method?,
+            url: url?,
+            headers: headers?,
+            query: query?,
+            body: body?,
+            expect_status: expect_status?,
+        })
     }
 
     /// Evaluates every expression of the step.
@@ -317,6 +327,7 @@ fn status_range(value: &Value) -> Option<RangeInclusive<u16>> {
         let status = u16::try_from(status).ok().filter(|status| (100..=599).contains(status))?;
         return Some(status..=status);
     }
-    let class = value.as_str()?.strip_suffix("xx")?.parse::<u16>().ok().filter(|class| (1..=5).contains(class))?;
+    let digit = value.as_str()?.strip_suffix("xx")?;
+    let class = u16::try_from(["1", "2", "3", "4", "5"].iter().position(|class| *class == digit)? + 1).ok()?;
     Some(class * 100..=class * 100 + 99)
 }

@@ -63,6 +63,12 @@ pub enum Part {
 pub trait Scope {
     /// The value of a root (one of [`ROOTS`]).
     fn root(&self, name: &str) -> minijinja::Value;
+
+    /// Notes that an expression has made a value of so many bytes.
+    ///
+    /// # Errors
+    /// When the values together are too large.
+    fn charge(&self, bytes: usize) -> Result<(), String>;
 }
 
 /// Where a value stands, for checking it when the definition is saved.
@@ -82,7 +88,8 @@ impl Place<'_> {
 }
 
 impl Expression {
-    /// Compiles `source` and checks that every name it mentions exists and comes earlier.
+    /// Compiles `source` and checks that every root it mentions exists, and that every step it mentions as
+    /// `steps.<name>` comes earlier. A step in brackets (`steps["a name"]`) is looked up when it is evaluated.
     pub fn parse(source: &str, place: &Place<'_>) -> Option<Self> {
         let source = source.trim();
         if source.len() > EXPRESSION_MAX_BYTES {
@@ -128,16 +135,16 @@ impl Expression {
     /// Evaluates the expression to JSON; the error text names the expression.
     pub fn eval(&self, scope: &dyn Scope) -> Result<Value, String> {
         let context = minijinja::Value::from_pairs(self.roots.iter().map(|root| (root.clone(), scope.root(root))));
-        let value =
-            self.compiled.eval(context).map_err(|error| format!("`{}`: {}", self.source, describe(&error)))?;
+        let value = self.compiled.eval(context).map_err(|error| format!("`{}`: {}", self.source, describe(&error)))?;
         if value.is_undefined() {
             return Err(format!("`{}` is undefined", self.source));
         }
-        let value =
-            serde_json::to_value(&value).map_err(|error| format!("`{}` is not JSON: {error}", self.source))?;
-        if json_size_bytes(&value) > EXPRESSION_OUTPUT_MAX_BYTES {
+        let value = serde_json::to_value(&value).map_err(|error| format!("`{}` is not JSON: {error}", self.source))?;
+        let size = json_size_bytes(&value);
+        if size > EXPRESSION_OUTPUT_MAX_BYTES {
             return Err(format!("`{}` is larger than {EXPRESSION_OUTPUT_MAX_BYTES} bytes", self.source));
         }
+        scope.charge(size)?;
         Ok(value)
     }
 
@@ -304,6 +311,10 @@ mod tests {
         fn root(&self, name: &str) -> minijinja::Value {
             minijinja::Value::from(minijinja::value::Serde(&self.0[name]))
         }
+
+        fn charge(&self, _: usize) -> Result<(), String> {
+            Ok(())
+        }
     }
 
     fn parse(value: &Value) -> Result<Template, Vec<super::super::reader::Fault>> {
@@ -323,8 +334,10 @@ mod tests {
         assert_eq!(render(&json!("{{ steps.a.result.n + 1 }}")), Ok(json!(4)));
         assert_eq!(render(&json!("{{steps.a.result.big}}")), Ok(json!(9_007_199_254_740_993_u64)));
         assert_eq!(render(&json!("{{ trigger.body }}")), Ok(json!({"who": "Ada", "none": null})));
-        assert_eq!(render(&json!("Hi {{ trigger.body.who }}: {{ steps.a.result }}!")).expect("renders"),
-            json!("Hi Ada: {\"n\":3,\"big\":9007199254740993}!"));
+        assert_eq!(
+            render(&json!("Hi {{ trigger.body.who }}: {{ steps.a.result }}!")).expect("renders"),
+            json!("Hi Ada: {\"n\":3,\"big\":9007199254740993}!")
+        );
         assert_eq!(render(&json!({"k": ["{{ trigger.body.who|upper }}", 1]})), Ok(json!({"k": ["ADA", 1]})));
         assert_eq!(render(&json!("{{ {'a': {'b': '}}'}} }}")), Ok(json!({"a": {"b": "}}"}})));
         assert_eq!(render(&json!("{{ '{{' }}x")), Ok(json!("{{x")));

@@ -70,7 +70,7 @@ struct ClaimOp {
     lease_until: Timestamp,
 }
 
-/// `$1` token, `$2` end of the lease, `$3` now. A run is free when nobody holds it or the lease is over, and finished
+/// The 2 in these texts is [`INTERRUPTS_SUSPECT`]. `$1` token, `$2` end of the lease, `$3` now. A run is free when nobody holds it or the lease is over, and finished
 /// runs (`due_at` null) are never claimed.
 macro_rules! claim_sql {
     ($which:literal) => {
@@ -163,15 +163,15 @@ impl Op for Release {
             "UPDATE runs SET claim = CASE WHEN $6 THEN claim END, lease_until = CASE WHEN $6 THEN 0 END, \
                     due_at = CASE WHEN inbox > $5 THEN $3 ELSE $4 END WHERE id = $1 AND claim = $2",
         )
-            .bind(self.run.0)
-            .bind(self.token.0)
-            .bind(self.now.as_micros())
-            .bind(self.due_at.as_micros())
-            .bind(self.received)
-            .bind(self.counts)
-            .execute(db)
-            .await
-            .map(|_| ())
+        .bind(self.run.0)
+        .bind(self.token.0)
+        .bind(self.now.as_micros())
+        .bind(self.due_at.as_micros())
+        .bind(self.received)
+        .bind(self.counts)
+        .execute(db)
+        .await
+        .map(|_| ())
     }
 }
 

@@ -1,14 +1,16 @@
 //! Opening, locking, migrating and backing up the database file.
 
 use std::fs::{File, TryLockError};
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
 use sqlx::migrate::Migrator;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
-    SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
@@ -72,7 +74,8 @@ impl Lock {
         let mut name = path.as_os_str().to_owned();
         name.push(".lock");
         let name = PathBuf::from(name);
-        let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&name).map_err(io(&name))?;
+        let mut file =
+            File::options().read(true).write(true).create(true).truncate(false).open(&name).map_err(io(&name))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -103,10 +106,23 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .log_slow_statements(tracing::log::LevelFilter::Off, Duration::MAX)
 }
 
+/// Makes the file, for this user alone, where there is none. SQLite gives its other files the same mode.
+fn make_private(path: &Path) -> Result<(), OpenError> {
+    match File::options().write(true).create_new(true).mode(0o600).open(path) {
+        Err(source) if source.kind() != ErrorKind::AlreadyExists => {
+            Err(OpenError::Io { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Opens the writer and the readers, with the schema brought up to date.
 pub(super) async fn open(location: &Location) -> Result<(Lock, SqliteConnection, SqlitePool), OpenError> {
     let Location::Embedded { path } = location;
+    // The lock belongs to the file itself, by whatever name it is called.
+    let path = &path.canonicalize().unwrap_or_else(|_| path.clone());
     let lock = Lock::take(path)?;
+    make_private(path)?;
     let mut writer = options(path).pragma("temp_store", "MEMORY").connect().await?;
     MIGRATIONS.run(&mut writer).await?;
     let readers = SqlitePoolOptions::new()
@@ -134,9 +150,18 @@ pub async fn migrate(location: &Location) -> Result<Vec<String>, OpenError> {
 pub async fn backup(location: &Location, target: &Path) -> Result<(), OpenError> {
     let Location::Embedded { path } = location;
     let mut source = options(path).create_if_missing(false).connect().await?;
-    sqlx::query("VACUUM INTO $1").bind(target.display().to_string()).execute(&mut source).await?;
-    let copy = File::open(target).and_then(|file| file.sync_all());
-    copy.map_err(|source| OpenError::Io { path: target.to_owned(), source })
+    make_private(target)?;
+    let copied = async {
+        sqlx::query("VACUUM INTO $1").bind(target.display().to_string()).execute(&mut source).await?;
+        let copy = File::open(target).and_then(|file| file.sync_all());
+        copy.map_err(|source| OpenError::Io { path: target.to_owned(), source })
+    };
+    let copied = copied.await;
+    if copied.is_err() {
+        // Half a copy would be taken for a whole one, and would refuse the next try.
+        let _ = std::fs::remove_file(target);
+    }
+    copied
 }
 
 /// Whether an error may pass by itself: full disk, IO, locks, exhausted pools. Everything else is permanent.

@@ -55,8 +55,6 @@ pub enum EndpointChange {
     Rotate(Vec<u8>, Timestamp),
     /// Whether it may be called.
     SetActive(bool),
-    /// Remove it.
-    Delete,
 }
 
 const COLUMNS_FROM: &str = "SELECT id, workflow_id, path, is_active, secret, previous_secret, previous_until, \
@@ -70,7 +68,7 @@ fn select(condition: &str) -> sqlx::AssertSqlSafe<String> {
 struct Create(NewEndpoint, i64);
 
 impl Op for Create {
-    type Output = Result<(), PathTaken>;
+    type Output = Result<Result<Endpoint, StoreError>, PathTaken>;
 
     async fn perform(&self, db: &mut SqliteConnection) -> Result<Self::Output, sqlx::Error> {
         let Self(new, now) = self;
@@ -83,22 +81,25 @@ impl Op for Create {
         .bind(&new.path)
         .bind(&new.secret)
         .bind(now)
-        .execute(db)
+        .execute(&mut *db)
         .await?;
-        Ok(if inserted.rows_affected() > 0 { Ok(()) } else { Err(PathTaken) })
+        if inserted.rows_affected() == 0 {
+            return Ok(Err(PathTaken));
+        }
+        let row = sqlx::query(select("WHERE id = $1")).bind(new.id.0).fetch_one(db).await?;
+        Ok(Ok(read(&row)))
     }
 }
 
 struct Change(Uuid, EndpointChange, i64);
 
 impl Op for Change {
-    /// Whether the endpoint exists.
-    type Output = bool;
+    /// Nothing where the endpoint does not exist.
+    type Output = Option<Result<Endpoint, StoreError>>;
 
-    async fn perform(&self, db: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    async fn perform(&self, db: &mut SqliteConnection) -> Result<Self::Output, sqlx::Error> {
         let Self(id, change, now) = self;
         let query = match change {
-            EndpointChange::Delete => sqlx::query("DELETE FROM endpoints WHERE id = $1").bind(id),
             EndpointChange::SetActive(active) => {
                 sqlx::query("UPDATE endpoints SET is_active = $3, updated_at = $2 WHERE id = $1")
                     .bind(id)
@@ -114,7 +115,20 @@ impl Op for Change {
             .bind(secret)
             .bind(previous_until.as_micros()),
         };
-        Ok(query.execute(db).await?.rows_affected() > 0)
+        query.execute(&mut *db).await?;
+        let row = sqlx::query(select("WHERE id = $1")).bind(id).fetch_optional(db).await?;
+        Ok(row.as_ref().map(read))
+    }
+}
+
+struct Delete(Uuid);
+
+impl Op for Delete {
+    /// Whether the endpoint existed.
+    type Output = bool;
+
+    async fn perform(&self, db: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+        Ok(sqlx::query("DELETE FROM endpoints WHERE id = $1").bind(self.0).execute(db).await?.rows_affected() > 0)
     }
 }
 
@@ -123,16 +137,31 @@ impl Store {
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Result<(), PathTaken>, StoreError> {
-        self.writer.run(Create(endpoint, self.clock.now().as_micros())).await
+    pub async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Result<Endpoint, PathTaken>, StoreError> {
+        match self.writer.run(Create(endpoint, self.clock.now().as_micros())).await? {
+            Ok(endpoint) => endpoint.map(Ok),
+            Err(taken) => Ok(Err(taken)),
+        }
     }
 
-    /// Changes an endpoint; answers whether it exists.
+    /// Deletes an endpoint; answers whether it existed.
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn change_endpoint(&self, id: EndpointId, change: EndpointChange) -> Result<bool, StoreError> {
-        self.writer.run(Change(id.0, change, self.clock.now().as_micros())).await
+    pub async fn delete_endpoint(&self, id: EndpointId) -> Result<bool, StoreError> {
+        self.writer.run(Delete(id.0)).await
+    }
+
+    /// Changes an endpoint, if it exists, and answers how it is now.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn change_endpoint(
+        &self,
+        id: EndpointId,
+        change: EndpointChange,
+    ) -> Result<Option<Endpoint>, StoreError> {
+        self.writer.run(Change(id.0, change, self.clock.now().as_micros())).await?.transpose()
     }
 
     /// Reads an endpoint.

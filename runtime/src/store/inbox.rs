@@ -2,16 +2,17 @@
 
 use sqlx::{Row as _, SqliteConnection};
 
+use super::runs::{RunRow, read_run, select_run};
 use super::writer::Op;
 use super::{Store, StoreError, from_json, json_bytes};
 use crate::model::id::RunId;
 use crate::model::journal::Message;
 
 /// What became of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Sent {
-    /// It is on disk and the run is due.
-    Delivered,
+    /// It is on disk and the run, as it is now, is due.
+    Delivered(Box<RunRow>),
     /// The run is in no state for it: a finished run cannot be canceled, and only a failed one redriven.
     Refused,
 }
@@ -24,9 +25,9 @@ struct SendOp {
 }
 
 impl Op for SendOp {
-    type Output = Sent;
+    type Output = Result<Sent, StoreError>;
 
-    async fn perform(&self, db: &mut SqliteConnection) -> Result<Sent, sqlx::Error> {
+    async fn perform(&self, db: &mut SqliteConnection) -> Result<Self::Output, sqlx::Error> {
         let sql = match self.message {
             // Due at once, even where it waits for a far time.
             Message::Cancel => {
@@ -41,15 +42,16 @@ impl Op for SendOp {
             }
         };
         let Some(row) = sqlx::query(sql).bind(self.run.0).bind(self.now).fetch_optional(&mut *db).await? else {
-            return Ok(Sent::Refused);
+            return Ok(Ok(Sent::Refused));
         };
         sqlx::query("INSERT INTO inbox (run_id, n, message) VALUES ($1, $2, $3)")
             .bind(self.run.0)
             .bind(row.try_get::<i64, _>("inbox")?)
             .bind(&self.bytes)
-            .execute(db)
+            .execute(&mut *db)
             .await?;
-        Ok(Sent::Delivered)
+        let row = sqlx::query(select_run()).bind(self.run.0).fetch_one(db).await?;
+        Ok(read_run(&row).map(|run| Sent::Delivered(Box::new(run))))
     }
 }
 
@@ -60,7 +62,7 @@ impl Store {
     /// When the database cannot be written; no message was left then.
     pub async fn send(&self, run: RunId, message: Message) -> Result<Sent, StoreError> {
         let bytes = json_bytes(&message)?;
-        self.writer.run(SendOp { run, message, bytes, now: self.clock.now().as_micros() }).await
+        self.writer.run(SendOp { run, message, bytes, now: self.clock.now().as_micros() }).await?
     }
 
     /// The messages of a run after number `after`, with their numbers.

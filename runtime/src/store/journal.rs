@@ -17,8 +17,8 @@ pub struct Append {
     pub events: Vec<Event>,
     /// Messages of the inbox that these events and those before them have taken.
     pub received: u32,
-    /// Top-level steps done.
-    pub step_index: u32,
+    /// Top-level steps done; `None` leaves the number as it is.
+    pub step_index: Option<u32>,
     /// What becomes of the run.
     pub next: Next,
     /// Whether this must be on disk even where none of the events says so by itself.
@@ -66,7 +66,7 @@ struct AppendOp {
     progress: bool,
     started_at: Option<i64>,
     received: u32,
-    step_index: u32,
+    step_index: Option<u32>,
     wait_until: Option<i64>,
     finish: Option<(Outcome, Option<Vec<u8>>, i64)>,
     now: i64,
@@ -86,7 +86,7 @@ impl Op for AppendOp {
         };
         // $1 $2 $3 are the fence. $8 is the time to wait until, $9 the outcome: either ends the claim.
         let row = sqlx::query(
-            "UPDATE runs SET seq = seq + 1, step_index = $4, started_at = coalesce(started_at, $5), \
+            "UPDATE runs SET seq = seq + 1, step_index = coalesce($4, step_index), started_at = coalesce(started_at, $5), \
                     interrupts = CASE WHEN $6 THEN 0 ELSE interrupts END, \
                     due_at = CASE WHEN $9 IS NOT NULL THEN NULL \
                                   WHEN $8 IS NULL THEN due_at \
@@ -188,13 +188,12 @@ impl Store {
     /// # Errors
     /// When the database cannot be read, or an entry not by this version.
     pub async fn journal(&self, run: RunId, after: u64, most: u32) -> Result<Vec<Entry>, StoreError> {
-        let rows =
-            sqlx::query("SELECT seq, events FROM journal WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3")
-                .bind(run.0)
-                .bind(i64::try_from(after).unwrap_or(i64::MAX))
-                .bind(most)
-                .fetch_all(&self.readers)
-                .await?;
+        let rows = sqlx::query("SELECT seq, events FROM journal WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3")
+            .bind(run.0)
+            .bind(i64::try_from(after).unwrap_or(i64::MAX))
+            .bind(most)
+            .fetch_all(&self.readers)
+            .await?;
         let entry = |row: &sqlx::sqlite::SqliteRow| {
             let events: &[u8] = row.try_get("events")?;
             Ok(Entry { seq: row.try_get::<i64, _>("seq")?.unsigned_abs(), events: from_json(events)? })

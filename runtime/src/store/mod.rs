@@ -81,8 +81,9 @@ impl Store {
 
     /// Waits until everything handed to the store is written, then closes it.
     pub async fn close(self) {
-        self.writer.close().await;
+        // The last connection to close moves the log into the database file: that must be the one that may write.
         self.readers.close().await;
+        self.writer.close().await;
     }
 
     /// The clock that leases and due times are measured by.

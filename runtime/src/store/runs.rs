@@ -8,7 +8,7 @@ use super::page::{Page, PageRequest};
 use super::writer::Op;
 use super::{Store, StoreError, from_json};
 use crate::model::error::Failure;
-use crate::model::id::{RunId, WorkflowId};
+use crate::model::id::{EndpointId, RunId, WorkflowId};
 use crate::model::journal::Outcome;
 use crate::model::time::Timestamp;
 
@@ -27,6 +27,8 @@ pub struct NewRun {
     pub created_at: Timestamp,
     /// When someone must look at it, should the hint to do so get lost.
     pub due_at: Timestamp,
+    /// The webhook endpoint that it comes from.
+    pub endpoint: Option<EndpointId>,
     /// What makes a repeat of the request answer the same run.
     pub idempotency: Option<Idempotency>,
 }
@@ -49,6 +51,8 @@ pub enum Created {
     Repeated(RunId),
     /// The key came before with another request.
     Conflict,
+    /// The workflow, or the endpoint that was called, is switched off or gone.
+    Inactive,
 }
 
 /// Where a run stands, as clients see it. Derived, never stored.
@@ -103,10 +107,14 @@ impl Op for NewRun {
     type Output = Created;
 
     async fn perform(&self, db: &mut SqliteConnection) -> Result<Created, sqlx::Error> {
-        // A repeat is not an error: the conflict is on the idempotency key, since ids are fresh.
+        // A repeat is not an error: the conflict is on the idempotency key, since ids are fresh. Whether it may run is
+        // asked here, so that switching off holds from its answer on for requests that are under way.
         let inserted = sqlx::query(
             "INSERT INTO runs (id, workflow_id, revision, input, idem_key, idem_hash, created_at, due_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+             SELECT $1, $2, $3, $4, $5, $6, $7, $8 \
+             WHERE EXISTS (SELECT 1 FROM workflows WHERE id = $2 AND is_active) \
+               AND ($9 IS NULL OR EXISTS (SELECT 1 FROM endpoints WHERE id = $9 AND is_active)) \
+             ON CONFLICT DO NOTHING",
         )
         .bind(self.id.0)
         .bind(self.workflow_id.0)
@@ -116,16 +124,23 @@ impl Op for NewRun {
         .bind(self.idempotency.as_ref().and_then(|idempotency| idempotency.hash.map(|hash| hash.to_vec())))
         .bind(self.created_at.as_micros())
         .bind(self.due_at.as_micros())
+        .bind(self.endpoint.map(|endpoint| endpoint.0))
         .execute(&mut *db)
         .await?;
-        let Some(idempotency) = self.idempotency.as_ref().filter(|_| inserted.rows_affected() == 0) else {
+        if inserted.rows_affected() > 0 {
             return Ok(Created::New);
+        }
+        let Some(idempotency) = &self.idempotency else {
+            return Ok(Created::Inactive);
         };
         let row = sqlx::query("SELECT id, idem_hash FROM runs WHERE workflow_id = $1 AND idem_key = $2")
             .bind(self.workflow_id.0)
             .bind(&idempotency.key)
-            .fetch_one(db)
+            .fetch_optional(db)
             .await?;
+        let Some(row) = row else {
+            return Ok(Created::Inactive);
+        };
         let hash: Option<Vec<u8>> = row.try_get("idem_hash")?;
         let same = hash.as_deref() == idempotency.hash.as_ref().map(<[u8; 32]>::as_slice);
         Ok(if same { Created::Repeated(RunId(row.try_get("id")?)) } else { Created::Conflict })
@@ -146,18 +161,8 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn run(&self, id: RunId) -> Result<Option<RunRow>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM runs WHERE id = $1");
-        let row = sqlx::query(AssertSqlSafe(sql)).bind(id.0).fetch_optional(&self.readers).await?;
-        row.as_ref().map(read_row).transpose()
-    }
-
-    /// The input of a run, as JSON text.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn run_input(&self, id: RunId) -> Result<Option<Vec<u8>>, StoreError> {
-        let row = sqlx::query("SELECT input FROM runs WHERE id = $1").bind(id.0).fetch_optional(&self.readers).await?;
-        row.map(|row| Ok(row.try_get("input")?)).transpose()
+        let row = sqlx::query(select_run()).bind(id.0).fetch_optional(&self.readers).await?;
+        row.as_ref().map(read_run).transpose()
     }
 
     /// Lists runs, newest first.
@@ -183,12 +188,17 @@ impl Store {
             query = query.bind(workflow.0);
         }
         let rows = query.fetch_all(&self.readers).await?;
-        let items = rows.iter().map(read_row).collect::<Result<Vec<_>, _>>()?;
+        let items = rows.iter().map(read_run).collect::<Result<Vec<_>, _>>()?;
         Ok(request.page(items, |run| run.id.0))
     }
 }
 
-fn read_row(row: &SqliteRow) -> Result<RunRow, StoreError> {
+/// Reads one run; `$1` stands for its id.
+pub(super) fn select_run() -> AssertSqlSafe<String> {
+    AssertSqlSafe(format!("SELECT {COLUMNS} FROM runs WHERE id = $1"))
+}
+
+pub(super) fn read_run(row: &SqliteRow) -> Result<RunRow, StoreError> {
     let outcome: Option<&str> = row.try_get("outcome")?;
     let (claimed, seq): (bool, i64) = (row.try_get("claimed")?, row.try_get("seq")?);
     let status = match (outcome, claimed, seq) {

@@ -71,9 +71,9 @@ struct Create {
 }
 
 impl Op for Create {
-    type Output = ();
+    type Output = Result<Workflow, StoreError>;
 
-    async fn perform(&self, db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    async fn perform(&self, db: &mut SqliteConnection) -> Result<Self::Output, sqlx::Error> {
         sqlx::query(
             "INSERT INTO workflows (id, name, is_active, revision, created_at, updated_at) VALUES ($1, $2, 1, 1, $3, $3)",
         )
@@ -82,7 +82,8 @@ impl Op for Create {
         .bind(self.now)
         .execute(&mut *db)
         .await?;
-        insert_revision(db, self.id, 1, &self.name, &self.definition, self.now).await
+        insert_revision(db, self.id, 1, &self.name, &self.definition, self.now).await?;
+        Ok(read_workflow(&sqlx::query(SELECT_ONE).bind(self.id).fetch_one(db).await?))
     }
 }
 
@@ -114,21 +115,30 @@ struct Change {
 }
 
 impl Op for Change {
-    /// Whether the workflow exists.
-    type Output = bool;
+    /// Nothing where the workflow does not exist.
+    type Output = Option<Result<Workflow, StoreError>>;
 
-    async fn perform(&self, db: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-        if let Some(active) = self.active {
-            let done = sqlx::query("UPDATE workflows SET is_active = $2, updated_at = $3 WHERE id = $1")
-                .bind(self.id)
-                .bind(active)
-                .bind(self.now)
-                .execute(db)
-                .await?;
-            return Ok(done.rows_affected() > 0);
+    async fn perform(&self, db: &mut SqliteConnection) -> Result<Self::Output, sqlx::Error> {
+        match self.active {
+            Some(active) => {
+                sqlx::query("UPDATE workflows SET is_active = $2, updated_at = $3 WHERE id = $1")
+                    .bind(self.id)
+                    .bind(active)
+                    .bind(self.now)
+                    .execute(&mut *db)
+                    .await?;
+            }
+            None => self.revise(db).await?,
         }
+        let row = sqlx::query(SELECT_ONE).bind(self.id).fetch_optional(db).await?;
+        Ok(row.as_ref().map(read_workflow))
+    }
+}
+
+impl Change {
+    async fn revise(&self, db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         let Some(current) = sqlx::query(SELECT_ONE).bind(self.id).fetch_optional(&mut *db).await? else {
-            return Ok(false);
+            return Ok(());
         };
         let number: u32 = current.try_get("number")?;
         let name = self.name.as_deref().map_or_else(|| current.try_get("name"), Ok)?;
@@ -140,8 +150,8 @@ impl Op for Change {
             .bind(name)
             .bind(self.now)
             .execute(db)
-            .await?;
-        Ok(true)
+            .await
+            .map(|_| ())
     }
 }
 
@@ -150,23 +160,27 @@ impl Store {
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn create_workflow(&self, id: WorkflowId, revision: NewRevision) -> Result<(), StoreError> {
+    pub async fn create_workflow(&self, id: WorkflowId, revision: NewRevision) -> Result<Workflow, StoreError> {
         let definition = json_bytes(&revision.definition)?;
-        self.writer.run(Create { id: id.0, name: revision.name, definition, now: self.clock.now().as_micros() }).await
+        self.writer.run(Create { id: id.0, name: revision.name, definition, now: self.clock.now().as_micros() }).await?
     }
 
-    /// Changes a workflow; answers whether it exists.
+    /// Changes a workflow, if it exists, and answers how it is now.
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn change_workflow(&self, id: WorkflowId, change: WorkflowChange) -> Result<bool, StoreError> {
+    pub async fn change_workflow(
+        &self,
+        id: WorkflowId,
+        change: WorkflowChange,
+    ) -> Result<Option<Workflow>, StoreError> {
         let now = self.clock.now().as_micros();
         let (name, definition, active) = match change {
             WorkflowChange::Revise(name, definition) => (name, definition, None),
             WorkflowChange::SetActive(active) => (None, None, Some(active)),
         };
         let definition = definition.as_ref().map(json_bytes).transpose()?;
-        self.writer.run(Change { id: id.0, name, definition, active, now }).await
+        self.writer.run(Change { id: id.0, name, definition, active, now }).await?.transpose()
     }
 
     /// Reads a workflow.

@@ -21,10 +21,7 @@ const BATCH_MAX: usize = 256;
 /// the door and not memory.
 const WAITING_MAX: usize = 4096;
 
-/// One write. It may be performed again after a rollback, and must then do the same.
-///
-/// A rule for operations of several statements: only the first may fail for a reason of its own (a constraint), so
-/// that one operation of a batch cannot leave half of itself in the transaction of the others.
+/// One write, of one statement or several. It may be performed again after a rollback, and must then do the same.
 pub(super) trait Op: Send + Sync + 'static {
     type Output: Send + 'static;
 

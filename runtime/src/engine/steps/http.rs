@@ -44,9 +44,8 @@ pub(super) async fn perform(egress: &Egress, effect: &Effect) -> Result<Output, 
 }
 
 fn request(call: &HttpCall, idempotency_key: &str) -> Result<Request, AttemptFailure> {
-    let invalid = |error: &dyn std::fmt::Display| {
-        AttemptFailure::permanent(FailureCode::InvalidRequestValues, error.to_string())
-    };
+    let invalid =
+        |error: &dyn std::fmt::Display| AttemptFailure::permanent(FailureCode::InvalidRequestValues, error.to_string());
     let mut headers = HeaderMap::new();
     let key = utf8_percent_encode(idempotency_key, NOT_IN_HEADERS).to_string();
     headers.insert(IDEMPOTENCY_KEY.clone(), HeaderValue::try_from(key).map_err(|error| invalid(&error))?);
@@ -151,7 +150,8 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        let headers = |text: &'static str| HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(text))]);
+        let headers =
+            |text: &'static str| HeaderMap::from_iter([(header::RETRY_AFTER, HeaderValue::from_static(text))]);
         assert_eq!(retry_after(&headers("7")), Some(Duration::from_secs(7)));
         assert!(retry_after(&headers("Tue, 31 Dec 2999 23:59:59 GMT")).is_some_and(|wait| wait.as_secs() > 86_400));
         assert_eq!(retry_after(&headers("soon")), None);
