@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -163,7 +163,7 @@ async fn migrate(location: &Location) -> anyhow::Result<()> {
     print(&format!("the schema is up to date: {}\n", migrations.join(", ")))
 }
 
-async fn backup(config: &Config, target: &PathBuf) -> anyhow::Result<()> {
+async fn backup(config: &Config, target: &Path) -> anyhow::Result<()> {
     if target.exists() {
         bail!("{} exists already: a backup never overwrites", target.display());
     }

@@ -1,5 +1,7 @@
 //! What the tests are made with: real `weir` processes, real HTTP targets that count, and a clock that a test moves.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 pub mod clock;
 pub mod process;
 pub mod target;

@@ -198,7 +198,6 @@ impl Weir {
     }
 
     /// A request to a path.
-    #[must_use]
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.client.request(method, self.url(path))
     }

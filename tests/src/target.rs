@@ -74,6 +74,7 @@ impl Target {
     ///
     /// # Panics
     /// When there is none.
+    #[expect(clippy::disallowed_methods, reason = "the server is aborted when the target is dropped")]
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();
@@ -150,6 +151,12 @@ impl Target {
     #[must_use]
     pub fn all(&self) -> Vec<Received> {
         self.inner.received.lock().unwrap().clone()
+    }
+
+    /// How many requests have come.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        *self.inner.count.borrow()
     }
 
     /// How many connections were made.

@@ -109,9 +109,8 @@ impl FromRequest<Api> for JsonBody {
 /// Reads a body up to `limit` bytes.
 pub(super) async fn read_body(body: Body, limit: usize, setting: &str) -> Result<Bytes, Problem> {
     to_bytes(body, limit).await.map_err(|error| {
-        let too_large =
-            std::error::Error::source(&error).is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
-        if too_large {
+        let cause = std::error::Error::source(&error);
+        if cause.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
             let detail = format!("the body is larger than {limit} bytes (`{setting}`)");
             Problem::new(ProblemCode::PayloadTooLarge, detail)
         } else {

@@ -162,10 +162,19 @@ fn read_step(
     Some(Step {
         path: StepPath::top(&name),
         name,
-        condition: condition.map_or(Some(None), |condition| condition.map(Some))?,
+        condition: match condition {
+            None => None,
+            Some(condition) => Some(condition?),
+        },
         timeout: timeout.unwrap_or(STEP_TIMEOUT_DEFAULT),
-        retry: retry.map_or_else(|| Some(RetryPolicy::default()), |retry| retry)?,
-        on_interrupt: on_interrupt.unwrap_or(Some(OnInterrupt::Retry))?,
+        retry: match retry {
+            None => RetryPolicy::default(),
+            Some(retry) => retry?,
+        },
+        on_interrupt: match on_interrupt {
+            None => OnInterrupt::Retry,
+            Some(on_interrupt) => on_interrupt?,
+        },
         kind: kind?,
     })
 }

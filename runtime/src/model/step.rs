@@ -13,7 +13,7 @@ use super::template::{Place, Scope, Template, plain_text};
 #[derive(Debug)]
 pub enum StepKind {
     /// Calls a URL.
-    Http(HttpStep),
+    Http(Box<HttpStep>),
     /// Keeps the context as it is now.
     PersistSnapshot(SnapshotStep),
 }
@@ -34,7 +34,7 @@ impl StepKind {
     /// Parses the members that belong to the kind `name`; common members have been taken already.
     pub fn parse(name: &str, members: &mut Members<'_>, place: &Place<'_>) -> Option<Self> {
         match name {
-            "http" => HttpStep::parse(members, place).map(Self::Http),
+            "http" => HttpStep::parse(members, place).map(|step| Self::Http(Box::new(step))),
             "persist_snapshot" => SnapshotStep::parse(members, place).map(Self::PersistSnapshot),
             "mcp_tool" => {
                 // The form is checked as far as it can be, so that its faults show together with this one.

@@ -28,7 +28,7 @@ fn may_pass(status: StatusCode) -> bool {
 
 pub(super) async fn perform(egress: &Egress, effect: &Effect) -> Result<Output, AttemptFailure> {
     let call = &effect.call;
-    let response = egress.send(request(call, &effect.idempotency_key)?).await.map_err(failure)?;
+    let response = egress.send(request(call, &effect.idempotency_key)?).await.map_err(|error| failure(&error))?;
     let status = response.status;
     if call.expect_status.iter().any(|range| range.contains(&status.as_u16())) {
         return Ok(output(&response));
@@ -72,7 +72,7 @@ fn request(call: &HttpCall, idempotency_key: &str) -> Result<Request, AttemptFai
     Ok(Request { method, url: call.url.clone(), headers, body })
 }
 
-fn failure(error: EgressError) -> AttemptFailure {
+fn failure(error: &EgressError) -> AttemptFailure {
     let message = error.to_string();
     match error {
         EgressError::Denied(_) => AttemptFailure::permanent(FailureCode::EgressDenied, message),

@@ -1,0 +1,25 @@
+# Thin: every target is a line or two. `make demo` and `make test` need Rust, make and a C compiler, and set up the rest.
+
+CARGO ?= cargo
+TOOLS ?= $(CURDIR)/target/tools
+
+.PHONY: demo test lint run openapi
+
+demo: ## Show the main job on a real server, with real calls, and again after a kill -9
+	@echo "building (the first time takes some minutes) ..."
+	@$(CARGO) build --quiet --locked -p weir
+	@$(CARGO) run --quiet --locked -p weir-tests --example demo
+
+test: lint ## Everything that is promised, proved
+	$(CARGO) build --locked -p weir
+	@WEIR_TOOLS_DIR="$(TOOLS)" bash tests/tools/nextest.sh
+	PATH="$(TOOLS)/bin:$$PATH" WEIR_TOOLS_DIR="$(TOOLS)" $(CARGO) nextest run --locked --workspace --profile ci
+
+lint: ## Format, lints, and (where cargo-deny is installed) licences and sources
+	@bash tests/tools/lint.sh
+
+run: ## A server on http://127.0.0.1:8000, with its state in ./weir-data
+	$(CARGO) run --locked -p weir -- serve
+
+openapi: ## The OpenAPI document
+	@$(CARGO) run --quiet --locked -p weir -- openapi

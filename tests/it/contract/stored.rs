@@ -1,0 +1,137 @@
+//! What is created is there, once, and as it was given.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use uuid::Uuid;
+use weir::clock::Clock as _;
+use weir::model::id::{EndpointId, RunId, WorkflowId};
+use weir::store::{
+    Created, EndpointChange, Idempotency, NewEndpoint, NewRevision, NewRun, Next, PageRequest, PathTaken, RunFilter,
+    Status, Store, WorkflowChange,
+};
+
+use super::{Database, LEASE, WORKFLOW, written};
+
+pub(super) async fn a_created_run_is_there_and_queued(db: Database) {
+    let run = db.create(1).await;
+    let row = db.store.run(run).await.expect("readable").expect("there");
+    assert_eq!((row.status, row.created_at, row.started_at), (Status::Queued, db.clock.now(), None));
+    assert!(db.store.run(RunId(Uuid::from_u128(99))).await.expect("readable").is_none());
+}
+
+pub(super) async fn one_key_makes_one_run(db: Database) {
+    let with = |n: u128, key: &str, hash: u8| NewRun {
+        idempotency: Some(Idempotency { key: key.to_owned(), hash: Some([hash; 32]) }),
+        ..db.run(n)
+    };
+    let (first, same, other) = tokio::join!(
+        db.store.create_run(with(1, "k", 1)),
+        db.store.create_run(with(2, "k", 1)),
+        db.store.create_run(with(3, "other", 1)),
+    );
+    assert_eq!(first.expect("created"), Created::New);
+    assert_eq!(same.expect("found"), Created::Repeated(RunId(Uuid::from_u128(1))));
+    assert_eq!(other.expect("created"), Created::New);
+    assert_eq!(db.store.create_run(with(4, "k", 2)).await.expect("compared"), Created::Conflict);
+}
+
+pub(super) async fn what_is_switched_off_makes_no_run(db: Database) {
+    let endpoint = EndpointId(Uuid::from_u128(5));
+    let new = NewEndpoint { id: endpoint, workflow_id: WORKFLOW, path: "hook".to_owned(), secret: vec![1] };
+    assert!(db.store.create_endpoint(new).await.expect("written").is_ok());
+    let delivered = |n: u128| NewRun { endpoint: Some(endpoint), ..db.run(n) };
+    let create = async |run: NewRun| db.store.create_run(run).await.expect("answered");
+    assert_eq!(create(delivered(1)).await, Created::New);
+    assert!(db.store.change_endpoint(endpoint, EndpointChange::SetActive(false)).await.expect("changed").is_some());
+    assert_eq!(create(delivered(2)).await, Created::Inactive);
+    assert_eq!(create(db.run(3)).await, Created::New);
+    assert!(db.store.change_workflow(WORKFLOW, WorkflowChange::SetActive(false)).await.expect("changed").is_some());
+    assert_eq!(create(db.run(4)).await, Created::Inactive);
+}
+
+pub(super) async fn a_batch_of_creations_is_all_there(db: Database) {
+    let created = futures::future::join_all((1..=500).map(|n| db.store.create_run(db.run(n)))).await;
+    assert!(created.into_iter().all(|created| created.expect("created") == Created::New));
+    db.clock.advance(Duration::from_secs(2));
+    assert_eq!(db.due().await.len(), 100);
+}
+
+pub(super) async fn revisions_never_change(db: Database) {
+    let revision = |name: &str, n: i32| NewRevision { name: name.to_owned(), definition: json!({"z": n, "a": "\0"}) };
+    let workflow = WorkflowId(Uuid::from_u128(8));
+    db.store.create_workflow(workflow, revision("one", 1)).await.expect("created");
+    let revise = WorkflowChange::Revise(Some("two".to_owned()), None);
+    let changed = db.store.change_workflow(workflow, revise).await.expect("changed").expect("there");
+    assert_eq!(changed.revision.number, 2);
+    assert!(db.store.change_workflow(workflow, WorkflowChange::SetActive(false)).await.expect("changed").is_some());
+    let id = workflow;
+    let workflow = db.store.workflow(id).await.expect("readable").expect("there");
+    assert_eq!((workflow.revision.number, workflow.revision.name.as_str(), workflow.is_active), (2, "two", false));
+    let first = db.store.revision(id, 1).await.expect("readable").expect("there");
+    assert_eq!((first.name.as_str(), first.definition.to_string()), ("one", r#"{"z":1,"a":"\u0000"}"#.to_owned()));
+    let numbers: Vec<_> =
+        db.store.revisions(id, u32::MAX, 10).await.expect("readable").iter().map(|r| r.number).collect();
+    assert_eq!(numbers, [2, 1]);
+    let nobody = WorkflowId(Uuid::from_u128(9));
+    assert!(db.store.change_workflow(nobody, WorkflowChange::SetActive(true)).await.expect("answered").is_none());
+}
+
+pub(super) async fn a_path_belongs_to_one_endpoint(db: Database) {
+    let endpoint = |n: u128| NewEndpoint {
+        id: EndpointId(Uuid::from_u128(n)),
+        workflow_id: WORKFLOW,
+        path: "hook".to_owned(),
+        secret: vec![1],
+    };
+    let (one, two) = tokio::join!(db.store.create_endpoint(endpoint(1)), db.store.create_endpoint(endpoint(2)));
+    assert_eq!(one.expect("written").map(|endpoint| endpoint.path), Ok("hook".to_owned()));
+    assert_eq!(two.expect("written").err(), Some(PathTaken));
+    let id = EndpointId(Uuid::from_u128(1));
+    let until = db.clock.now().plus(LEASE);
+    assert!(db.store.change_endpoint(id, EndpointChange::Rotate(vec![2], until)).await.expect("changed").is_some());
+    let found = db.store.endpoint_by_path("hook").await.expect("readable").expect("there");
+    assert_eq!((found.secret, found.previous_secret), (vec![2], Some((vec![1], until))));
+    assert!(db.store.delete_endpoint(id).await.expect("deleted"));
+    assert!(!db.store.delete_endpoint(id).await.expect("answered"));
+    assert!(db.store.endpoint(id).await.expect("readable").is_none());
+}
+
+pub(super) async fn pages_follow_each_other_without_gaps(db: Database) {
+    for n in 1..=7 {
+        db.create(n).await;
+    }
+    let (mut after, mut seen) = (None, Vec::new());
+    loop {
+        let request = PageRequest { limit: 3, after };
+        let page = db.store.runs(RunFilter::default(), request).await.expect("readable");
+        seen.extend(page.items.iter().map(|run| run.id.0.as_u128()));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, [7, 6, 5, 4, 3, 2, 1]);
+    let elsewhere = RunFilter { workflow_id: Some(WorkflowId(Uuid::from_u128(8))), status: None };
+    let none = db.store.runs(elsewhere, PageRequest { limit: 3, after: None }).await.expect("readable");
+    assert!(none.items.is_empty() && none.next.is_none());
+}
+
+pub(super) async fn a_value_with_a_nul_character_harms_nobody(db: Database) {
+    let mut bad = db.run(1);
+    bad.input = br#"{"nul": "\u0000"}"#.to_vec();
+    let (bad, good) = tokio::join!(db.store.create_run(bad), db.store.create_run(db.run(2)));
+    assert_eq!((bad.expect("created"), good.expect("created")), (Created::New, Created::New));
+    let mut claimed = db.claim(RunId(Uuid::from_u128(1))).await.expect("free");
+    assert_eq!(db.write(&mut claimed, &db.completed(Next::Continue)).await, written(0));
+}
+
+pub(super) async fn opening_again_voids_every_claim(db: Database) {
+    let claimed = db.claimed(1).await;
+    let Database { store, clock, location, _dir } = db;
+    store.close().await;
+    let store = Store::open(&location, Arc::new(clock.clone())).await.expect("opens again");
+    let again = store.claim_due(10, LEASE).await.expect("claims");
+    assert_eq!((again.len(), again[0].claim.run, again[0].interrupts), (1, claimed.claim.run, 1));
+}

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Sees to it that `cargo nextest` is there: where it is not, it is built into WEIR_TOOLS_DIR.
+set -euo pipefail
+tools=${WEIR_TOOLS_DIR:?}
+if PATH="$tools/bin:$PATH" cargo nextest --version >/dev/null 2>&1; then
+  exit 0
+fi
+echo "cargo-nextest is not installed: building it into $tools (once, some minutes) ..."
+cargo install --quiet --locked --root "$tools" cargo-nextest
