@@ -29,12 +29,11 @@ async fn call(weir: &Weir, method: Method, path: &str, headers: &[(&str, &str)],
 
 async fn show_run(weir: &Weir, run: &str) {
     let finished = weir.finished(run).await;
-    println!("  run {run}: {}", finished["status"]);
+    println!("  run {run}: {}", finished["status"].as_str().unwrap_or_default());
     for step in weir.steps(run).await {
-        println!(
-            "  step {:<10} {:<17} {}  attempts {}  result {}",
-            step["name"], step["type"], step["status"], step["attempts"], step["result"]
-        );
+        let text = |member: &str| step[member].as_str().unwrap_or_default().to_owned();
+        let (name, kind, status) = (text("name"), text("type"), text("status"));
+        println!("  step {name:<6} {kind:<16} {status}  attempts {}  result {}", step["attempts"], step["result"]);
     }
     assert_eq!(finished["status"], "SUCCEEDED");
 }

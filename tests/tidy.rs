@@ -1,7 +1,7 @@
 //! The rules of the repository, as tests: who may call whom, how long a file may be, and that what belongs together
 //! is there together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Longest file that fits a sitting, in lines.
@@ -147,6 +147,20 @@ fn every_error_page_belongs_to_a_code() {
         assert!(text.lines().count() > 10, "{file} says too little");
         assert!(list.contains(&format!("({code}.md)")), "docs/errors/README.md does not list {code}");
     }
+}
+
+#[test]
+fn every_snapshot_belongs_to_a_test() {
+    let room = |code: &str| if code == "unavailable" { "disk" } else { "errors" };
+    let problems = weir::api::ProblemCode::ALL.iter().map(|code| code.as_str());
+    let failures = weir::model::error::FailureCode::ALL.iter().map(|code| code.as_str());
+    let expected: BTreeSet<String> = problems
+        .map(|code| format!("it__{}__{code}.snap", room(code)))
+        .chain(failures.map(|code| format!("it__errors__failure_{code}.snap")))
+        .chain(["it__openapi__openapi.snap".to_owned()])
+        .map(|name| format!("tests/it/snapshots/{name}"))
+        .collect();
+    assert_eq!(files("tests/it/snapshots", "snap").into_keys().collect::<BTreeSet<_>>(), expected);
 }
 
 #[test]

@@ -1,31 +1,18 @@
-//! Every refusal, from outside: a snapshot for each code, and all of them in one shape.
+//! Every refusal and every failure, from outside: a snapshot for each code, and all of them in one shape.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
+use axum::http::StatusCode;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use weir::api::ProblemCode;
 use weir::model::error::FailureCode;
-use weir_tests::process::{Answer, Weir, answer};
+use weir_tests::process::{Weir, answer};
 use weir_tests::target::Target;
 
 const NOBODY: &str = "01970000-0000-7000-8000-000000000000";
-
-/// A refusal without what differs from call to call.
-fn shape(answer: &Answer, known: &[(&str, &str)]) -> String {
-    let mut body = answer.body.clone();
-    body["request_id"] = json!("[id]");
-    let mut text = format!("{}\n", answer.status);
-    for name in ["content-type", "allow", "retry-after", "location"] {
-        if let Some(value) = answer.headers.get(name) {
-            text += &format!("{name}: {}\n", value.to_str().expect("text"));
-        }
-    }
-    text += &serde_json::to_string_pretty(&body).expect("JSON");
-    known.iter().fold(text, |text, (value, name)| text.replace(value, name))
-}
 
 /// Sends a request that must be refused, and keeps its shape under the code's name.
 async fn refused(seen: &mut BTreeSet<String>, known: &[(&str, &str)], request: RequestBuilder) {
@@ -35,7 +22,7 @@ async fn refused(seen: &mut BTreeSet<String>, known: &[(&str, &str)], request: R
     assert_eq!(answer.body["type"], json!(format!("/docs/errors/{code}")));
     assert_eq!(answer.headers["x-request-id"], answer.body["request_id"].as_str().expect("an id"));
     if seen.insert(code.clone()) {
-        insta::assert_snapshot!(code, shape(&answer, known));
+        insta::assert_snapshot!(code, answer.shape(known));
     }
 }
 
@@ -96,8 +83,7 @@ async fn every_problem_has_its_shape() {
     answer(post(&format!("/workflows/{workflow}/deactivate"))).await.expect(200);
     refused(&mut seen, &known, hook()).await;
 
-    // `unavailable` is shown on a disk that is full (disk.rs), `run_unreadable` with a damaged database (below), and
-    // `internal` would be a defect.
+    // `unavailable` is shown on a disk that is full (disk.rs), the others with a damaged database or key (below).
     let elsewhere = ["unavailable", "run_unreadable", "internal"].map(str::to_owned);
     let all: BTreeSet<String> = ProblemCode::ALL.iter().map(|code| code.as_str().to_owned()).collect();
     let shown: BTreeSet<String> = seen.iter().cloned().chain(elsewhere).collect();
@@ -171,6 +157,27 @@ async fn every_code_has_a_page_that_the_server_shows() {
 }
 
 #[tokio::test]
+async fn a_defect_tells_the_client_nothing_and_the_log_everything() {
+    let mut weir = Weir::start(&[]).await;
+    let workflow = weir.workflow(&json!([])).await;
+    let endpoint = weir.endpoint(&workflow, "hook").await;
+    weir.terminate().await;
+    // Somebody lost the master key, and a new one was made.
+    std::fs::remove_file(weir.dir().join("data/weir.key")).expect("removed");
+    weir.restart().await;
+    let deliver = async |secret: &str| {
+        answer(weir.request(Method::POST, "/webhooks/hook").header("x-webhook-secret", secret)).await
+    };
+    let refused = deliver("s3cret").await;
+    insta::assert_snapshot!("internal", refused.shape(&[]));
+    let line = weir.line_with(&refused.text("request_id")).await;
+    assert!(line.contains("the master key is not the one"), "{line}");
+    // A new secret is all that is needed.
+    weir.post(&format!("/webhook-endpoints/{endpoint}/rotate-secret"), &json!({"secret": "new"})).await.expect(200);
+    assert_eq!((deliver("new").await.status, deliver("s3cret").await.status), (200, 401));
+}
+
+#[tokio::test]
 async fn failures_of_steps_name_their_code_and_the_limit() {
     let settings =
         ["step_output_max_bytes=2000", "context_max_bytes=3000", "response_max_bytes=4000", "redirects_max=1"];
@@ -178,32 +185,49 @@ async fn failures_of_steps_name_their_code_and_the_limit() {
     target.answer_with("/big", |_| async { "x".repeat(1200) });
     target.answer_with("/bigger", |_| async { "x".repeat(3000) });
     target.answer_with("/huge", |_| async { "x".repeat(5000) });
-    target.answer_with("/round", |_| async { (axum::http::StatusCode::FOUND, [("location", "/round")]) });
+    target.answer_with("/round", |_| async { (StatusCode::FOUND, [("location", "/round")]) });
+    target.answer_with("/gone", |_| async { StatusCode::GONE });
+    target.hold("/slow");
     let once = json!({"max_attempts": 1});
     let http = |path: &str| json!({"type": "http", "url": target.url(path), "retry": once});
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-    for (steps, code, says) in [
-        (json!([http("/bigger")]), "step_output_too_large", "2000 bytes"),
-        (json!([http("/big"), http("/big"), http("/big")]), "context_too_large", "3000 bytes"),
-        (json!([http("/huge")]), "response_too_large", "4000 bytes"),
-        (json!([http("/round")]), "too_many_redirects", "more than 1"),
-        (json!([{"type": "http", "url": "{{ trigger.nope }}"}]), "expression_failed", "trigger.nope"),
-        (json!([{"type": "http", "url": "{{ 'ftp://x' }}"}]), "invalid_request_values", "ftp"),
-        (
-            json!([{"type": "http", "url": target.url("/"), "headers": {"x": "{{ 'a\\nb' }}"}}]),
-            "invalid_request_values",
-            "`x`",
-        ),
-        (json!([{"type": "http", "url": "http://10.0.0.1/"}]), "egress_denied", "10.0.0.1"),
-        (json!([{"type": "http", "url": format!("http://{closed}/"), "retry": once}]), "connection_failed", "refused"),
-        (json!([{"type": "http", "url": target.url("/"), "if": "1"}]), "expression_failed", "true or false"),
+    let with = |path: &str, member: &str, value: Value| {
+        let mut step = http(path);
+        step[member] = value;
+        json!([step])
+    };
+    for (steps, code) in [
+        (json!([http("/gone")]), "http_status"),
+        (with("/slow", "timeout_seconds", json!(0.1)), "step_timeout"),
+        (json!([http("/bigger")]), "step_output_too_large"),
+        (json!([http("/big"), http("/big"), http("/big")]), "context_too_large"),
+        (json!([http("/huge")]), "response_too_large"),
+        (json!([http("/round")]), "too_many_redirects"),
+        (with("/", "url", json!("{{ trigger.nope }}")), "expression_failed"),
+        (with("/", "headers", json!({"x": "{{ 'a\\nb' }}"})), "invalid_request_values"),
+        (with("/", "url", json!("http://10.0.0.1/")), "egress_denied"),
+        (with("/", "url", json!(format!("http://{closed}/"))), "connection_failed"),
     ] {
         let run = weir.run(&weir.workflow(&steps).await, &json!({})).await;
         let finished = weir.finished(&run).await;
-        let error = &finished["error"];
-        assert_eq!((&finished["status"], &error["code"]), (&json!("FAILED"), &json!(code)), "{finished}");
-        assert!(error["message"].as_str().expect("a message").contains(says), "{error} lacks {says}");
+        assert_eq!(finished["status"], "FAILED", "{finished}");
+        failure(code, &finished["error"]);
     }
+    let mut definition = weir_tests::definition(&json!([{"type": "http", "url": target.url("/slow")}]));
+    definition["timeout_seconds"] = json!(0.1);
+    let created = weir.post("/workflows", &json!({"name": "short", "definition": definition})).await;
+    let run = weir.run(&created.text("id"), &Value::Null).await;
+    failure("run_timeout", &weir.finished(&run).await["error"]);
+    // `interrupted` and `quarantined` are shown where processes are killed, `unreadable` below.
+    assert_eq!(FailureCode::ALL.len(), 11 + 3);
+}
+
+/// Keeps how a failure looks under its code's name. Outputs hold headers with a time in them: their size is left out.
+pub(crate) fn failure(code: &str, error: &Value) {
+    assert_eq!(error["code"], code, "{error}");
+    insta::with_settings!({filters => vec![(r"(is|are) \d+ bytes long", "$1 [size] bytes long")]}, {
+        insta::assert_snapshot!(format!("failure_{code}"), format!("{error:#}"));
+    });
 }
 
 #[tokio::test]
@@ -229,10 +253,11 @@ async fn a_run_that_this_version_cannot_read_says_so_and_goes_on_when_it_can() {
     for _ in 0..2 {
         assert_eq!(weir.post(&format!("/runs/{run}/redrive"), &Value::Null).await.status, 202);
         let finished = weir.finished(&run).await;
-        assert_eq!((&finished["error"]["code"], &finished["current_step_index"]), (&json!("unreadable"), &json!(1)));
+        failure("unreadable", &finished["error"]);
+        assert_eq!(finished["current_step_index"], 1);
     }
     let steps = weir.get(&format!("/runs/{run}/steps")).await;
-    insta::assert_snapshot!("run_unreadable", shape(&steps, &[(&run, "[run]")]));
+    insta::assert_snapshot!("run_unreadable", steps.shape(&[(&run, "[run]")]));
     let repaired = weir_tests::definition(
         &json!([{"type": "http", "url": target.url("/a")}, {"type": "http", "url": target.url("/b")}]),
     );

@@ -74,6 +74,24 @@ impl Answer {
         self.body[member].as_str().unwrap_or_else(|| panic!("no text `{member}` in {}", self.body)).to_owned()
     }
 
+    /// A refusal as text, without what differs from call to call; `known` gives names to ids.
+    ///
+    /// # Panics
+    /// When a header is no text.
+    #[must_use]
+    pub fn shape(&self, known: &[(&str, &str)]) -> String {
+        let mut body = self.body.clone();
+        body["request_id"] = json!("[id]");
+        let mut text = format!("{}\n", self.status);
+        for name in ["content-type", "allow", "retry-after", "location"] {
+            if let Some(value) = self.headers.get(name) {
+                text += &format!("{name}: {}\n", value.to_str().expect("text"));
+            }
+        }
+        text += &format!("{body:#}");
+        known.iter().fold(text, |text, (value, name)| text.replace(value, name))
+    }
+
     /// The body, of an answer that must have this status.
     ///
     /// # Panics
