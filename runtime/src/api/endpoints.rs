@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
@@ -24,17 +24,17 @@ use crate::model::time::Timestamp;
 use crate::store::{Endpoint, EndpointChange, NewEndpoint, PathTaken};
 
 const PATH_MAX_CHARS: usize = 200;
-const SECRET_MAX_BYTES: usize = 1024;
+const SECRET_MAX_CHARS: usize = 1024;
 
 /// A webhook endpoint to create.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CreateEndpoint {
     /// The last part of its URL: `POST /webhooks/{path}`. Unique on the server.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 200, pattern = "^[A-Za-z0-9_~:@!$&'()*+,;=-][A-Za-z0-9._~:@!$&'()*+,;=-]*$")]
     path: String,
     /// What senders put into the header `x-webhook-secret`.
-    #[schema(min_length = 1, max_length = 1024)]
+    #[schema(min_length = 1, max_length = 1024, pattern = "^[!-~]([ -~]*[!-~])?$")]
     secret: String,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct CreateEndpoint {
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RotateSecret {
-    #[schema(min_length = 1, max_length = 1024)]
+    #[schema(min_length = 1, max_length = 1024, pattern = "^[!-~]([ -~]*[!-~])?$")]
     secret: String,
 }
 
@@ -76,30 +76,26 @@ impl From<Endpoint> for EndpointView {
     }
 }
 
+/// What may stand in a part of a URL's path as it is (RFC 3986 section 3.3), not beginning with a dot: `.` and `..`
+/// have a meaning of their own.
 fn read_path(members: &Members<'_>, value: &Value) -> Option<String> {
     let path = members.string("path", value)?;
-    let length = path.chars().count();
-    let bad = |c: char| c.is_control() || c.is_whitespace() || "/?#%\\".contains(c);
-    if length == 0 || length > PATH_MAX_CHARS || path.chars().any(bad) || [".", ".."].contains(&path) {
-        members.fault("path", format!(
-            "must be 1 to {PATH_MAX_CHARS} characters, without white space, control characters and any of / ? # % \\"
-        ));
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._~:@!$&'()*+,;=".contains(c);
+    if path.is_empty() || path.len() > PATH_MAX_CHARS || path.starts_with('.') || !path.chars().all(fits) {
+        let rule = "characters A-Z a-z 0-9 and - . _ ~ : @ ! $ & ' ( ) * + , ; = and not begin with a dot";
+        members.fault("path", format!("must be 1 to {PATH_MAX_CHARS} {rule}"));
         return None;
     }
     Some(path.to_owned())
 }
 
+/// What every client can send as the value of a header.
 fn read_secret(members: &Members<'_>, value: &Value) -> Option<String> {
     let secret = members.string("secret", value)?;
-    let fits = (1..=SECRET_MAX_BYTES).contains(&secret.len());
-    if !fits || HeaderValue::from_str(secret).is_err() || secret.trim() != secret {
-        members.fault(
-            "secret",
-            format!(
-                "must be 1 to {SECRET_MAX_BYTES} bytes that can be a header's value: no control characters, no white \
-             space at either end"
-            ),
-        );
+    let printable = secret.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if secret.is_empty() || secret.len() > SECRET_MAX_CHARS || !printable || secret.trim() != secret {
+        let rule = "printable ASCII characters, without white space at either end";
+        members.fault("secret", format!("must be 1 to {SECRET_MAX_CHARS} {rule}"));
         return None;
     }
     Some(secret.to_owned())

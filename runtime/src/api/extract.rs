@@ -83,7 +83,7 @@ impl Query {
     }
 }
 
-/// A JSON body; `None` when there is none.
+/// A JSON body; `None` when there is none, or null.
 pub(super) struct JsonBody(pub(super) Option<Value>);
 
 impl FromRequest<Api> for JsonBody {
@@ -100,6 +100,7 @@ impl FromRequest<Api> for JsonBody {
             return Err(Problem::new(ProblemCode::UnsupportedMediaType, "send the body as `application/json`"));
         }
         match serde_json::from_slice(&bytes) {
+            Ok(Value::Null) => Ok(Self(None)),
             Ok(value) => Ok(Self(Some(value))),
             Err(error) => Err(Problem::new(ProblemCode::MalformedJson, error.to_string())),
         }

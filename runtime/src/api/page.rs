@@ -25,13 +25,26 @@ pub(super) struct List<T> {
 /// How to ask for a part of a list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "only its schema is used: `page_request` and `number_request` read the query")]
+#[expect(dead_code, reason = "only its schema is used: `page_request` reads the query")]
 pub(super) struct ListParams {
     /// Most items.
     #[param(minimum = 1, maximum = 100, default = 20, required = false)]
     limit: u32,
     /// `next_cursor` of the part before.
-    #[param(required = false)]
+    #[param(required = false, pattern = "^[A-Za-z0-9_-]{21}[AQgw]$")]
+    cursor: String,
+}
+
+/// How to ask for a part of a list whose items have numbers.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only its schema is used: `number_request` reads the query")]
+pub(super) struct NumberedParams {
+    /// Most items.
+    #[param(minimum = 1, maximum = 100, default = 20, required = false)]
+    limit: u32,
+    /// `next_cursor` of the part before.
+    #[param(required = false, pattern = "^[0-9]{1,10}$")]
     cursor: String,
 }
 
@@ -47,7 +60,7 @@ impl<T> List<T> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > limit;
         let last = rows.get(limit.wrapping_sub(1)).filter(|_| more).map(number);
-        let next_cursor = last.map(|number| URL_SAFE_NO_PAD.encode(number.to_string()));
+        let next_cursor = last.map(|number| number.to_string());
         Self { items: rows.into_iter().take(limit).map(view).collect(), next_cursor }
     }
 
@@ -61,15 +74,11 @@ fn limit(query: &mut Query) -> u32 {
     query.take("limit", |text| whole_number(text, 1, LIMIT_MAX)).unwrap_or(LIMIT_DEFAULT)
 }
 
-fn decode(text: &str) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(text).ok()
-}
-
 /// Reads `limit` and `cursor` of a list by id.
 pub(super) fn page_request(query: &mut Query) -> PageRequest {
     let limit = limit(query);
     let after = query.take("cursor", |text| {
-        let id = decode(text).and_then(|bytes| Uuid::from_slice(&bytes).ok());
+        let id = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| Uuid::from_slice(&bytes).ok());
         id.ok_or_else(|| "must be a `next_cursor` of this list".to_owned())
     });
     PageRequest { limit, after }
@@ -79,8 +88,8 @@ pub(super) fn page_request(query: &mut Query) -> PageRequest {
 pub(super) fn number_request(query: &mut Query) -> (u32, Option<u64>) {
     let limit = limit(query);
     let after = query.take("cursor", |text| {
-        let number = decode(text).and_then(|bytes| String::from_utf8(bytes).ok()).and_then(|text| text.parse().ok());
-        number.ok_or_else(|| "must be a `next_cursor` of this list".to_owned())
+        let digits = (1..=10).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+        text.parse().ok().filter(|_| digits).ok_or_else(|| "must be a `next_cursor` of this list".to_owned())
     });
     (limit, after)
 }

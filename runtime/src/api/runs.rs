@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::Api;
 use super::extract::{Id, JsonBody, Query, read_members};
 use super::openapi::{CommandProblems, InspectProblems, ListProblems, ReadProblems, WriteProblems};
-use super::page::{List, ListParams, number_request, page_request};
+use super::page::{List, ListParams, NumberedParams, number_request, page_request};
 use super::problem::{Problem, ProblemCode};
 use super::views::{JournalEntryView, RunView, SnapshotView, StatusView, StepView};
 use super::workflows;
@@ -175,7 +175,7 @@ pub(super) async fn steps(State(api): State<Api>, Id(id): Id<RunId>) -> Result<R
 }
 
 /// Get the journal of a run: everything that happened to it
-#[utoipa::path(get, path = "/runs/{run_id}/journal", tag = "runs", params(("run_id" = Uuid, Path), ListParams),
+#[utoipa::path(get, path = "/runs/{run_id}/journal", tag = "runs", params(("run_id" = Uuid, Path), NumberedParams),
     responses((status = 200, body = List<JournalEntryView>), ReadProblems))]
 pub(super) async fn journal(State(api): State<Api>, Id(id): Id<RunId>, mut query: Query) -> Result<Response, Problem> {
     let (limit, after) = number_request(&mut query);
@@ -186,7 +186,7 @@ pub(super) async fn journal(State(api): State<Api>, Id(id): Id<RunId>, mut query
 }
 
 /// Get the snapshots of a run, with their contents
-#[utoipa::path(get, path = "/runs/{run_id}/snapshots", tag = "runs", params(("run_id" = Uuid, Path), ListParams),
+#[utoipa::path(get, path = "/runs/{run_id}/snapshots", tag = "runs", params(("run_id" = Uuid, Path), NumberedParams),
     responses((status = 200, body = List<SnapshotView>), InspectProblems))]
 pub(super) async fn snapshots(
     State(api): State<Api>,

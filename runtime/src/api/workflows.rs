@@ -12,7 +12,7 @@ use super::Api;
 use super::definition::DefinitionSchema;
 use super::extract::{Id, JsonBody, Query, read_members};
 use super::openapi::{CommandProblems, CreateProblems, ListProblems, ReadProblems, WriteProblems};
-use super::page::{List, ListParams, number_request, page_request};
+use super::page::{List, ListParams, NumberedParams, number_request, page_request};
 use super::problem::{Problem, ProblemCode};
 use crate::clock::new_id;
 use crate::model::definition::Definition;
@@ -185,7 +185,7 @@ pub(super) async fn update(
 
 /// List the revisions of a workflow, newest first
 #[utoipa::path(get, path = "/workflows/{workflow_id}/revisions", tag = "workflows",
-    params(("workflow_id" = Uuid, Path), ListParams),
+    params(("workflow_id" = Uuid, Path), NumberedParams),
     responses((status = 200, body = List<RevisionView>), ReadProblems))]
 pub(super) async fn revisions(
     State(api): State<Api>,
