@@ -245,7 +245,7 @@ async fn what_expressions_of_a_step_make_together_is_limited() {
 async fn a_run_that_this_version_cannot_read_says_so_and_goes_on_when_it_can() {
     let (mut weir, target) = (Weir::start(&[]).await, Target::start().await);
     let steps = json!([{"type": "http", "url": target.url("/a")}, {"type": "http", "url": target.url("/b")}]);
-    target.answer("/b", axum::http::StatusCode::GONE);
+    target.answer("/b", StatusCode::GONE);
     let workflow = weir.workflow(&steps).await;
     let run = weir.run(&workflow, &Value::Null).await;
     assert_eq!(weir.finished(&run).await["error"]["code"], "http_status");

@@ -11,7 +11,10 @@ base_url = sys.argv[1]
 
 
 def call(method, path, body=None):
-    response = requests.request(method, base_url + path, json=body, timeout=120)
+    try:
+        response = requests.request(method, base_url + path, json=body, timeout=120)
+    except requests.ConnectionError as error:
+        sys.exit(f"nothing answers at {base_url}: {error}")
     if not response.ok:
         sys.exit(f"{method} {path}: {response.status_code} {response.text}")
     return response.json()

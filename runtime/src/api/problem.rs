@@ -6,7 +6,6 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::request::REQUEST;
 use crate::model::reader::Fault;
 use crate::store::StoreError;
 
@@ -98,6 +97,17 @@ problem_codes! {
 
 /// When a client should try again after `unavailable`, in seconds.
 const RETRY_AFTER_SECONDS: &str = "2";
+
+/// The request that the current task answers.
+#[derive(Clone)]
+pub(super) struct RequestInfo {
+    pub(super) id: String,
+    pub(super) path: String,
+}
+
+tokio::task_local! {
+    pub(super) static REQUEST: RequestInfo;
+}
 
 /// A refusal on its way to the client, with the cause that only the log is told.
 #[derive(Debug)]

@@ -8,22 +8,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tracing::Instrument as _;
 
-use super::problem::{Cause, Problem, ProblemCode};
+use super::problem::{Cause, Problem, ProblemCode, REQUEST, RequestInfo};
 use crate::clock::new_id;
 
 /// Longest `x-request-id` that is taken over from a client, in bytes.
 const REQUEST_ID_MAX_BYTES: usize = 128;
-
-/// The request that the current task answers.
-#[derive(Clone)]
-pub(super) struct RequestInfo {
-    pub(super) id: String,
-    pub(super) path: String,
-}
-
-tokio::task_local! {
-    pub(super) static REQUEST: RequestInfo;
-}
 
 /// Names the request, logs its one line, and returns its id as `x-request-id`.
 #[expect(clippy::disallowed_methods, reason = "how long a request took is measured, not decided by")]

@@ -1,16 +1,35 @@
 //! What a run knows so far: the context that clients read, snapshots keep and expressions see.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use minijinja::value::Serde;
 use serde_json::{Map, Value, json};
 
-use super::decide::RunFacts;
 use super::definition::{Definition, Step};
+use super::id::{RunId, WorkflowId};
 use super::journal::Output;
 use super::limits::STEP_VALUES_MAX_BYTES;
 use super::state::RunState;
 use super::template::Scope;
+use super::time::Timestamp;
+
+/// What is true of a run from its beginning to its end.
+#[derive(Clone, Debug)]
+pub struct RunFacts {
+    /// The run.
+    pub id: RunId,
+    /// The workflow it belongs to.
+    pub workflow_id: WorkflowId,
+    /// The workflow's name in the run's revision.
+    pub workflow_name: String,
+    /// The revision it executes.
+    pub revision: u32,
+    /// What triggered it.
+    pub input: Arc<Value>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+}
 
 /// One entry of the context: `{"type", "result"}`, for an `http` step with status and headers beside them.
 #[must_use]

@@ -1,38 +1,19 @@
 //! What a run does next: a pure function of its definition, its state and the time.
 
 use std::cell::Cell;
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::context::{StepScope, context};
+use super::context::{RunFacts, StepScope, context};
 use super::definition::{Definition, OnInterrupt, Step};
 use super::error::{Failure, FailureCode};
-use super::id::{RunId, WorkflowId};
 use super::journal::{Event, Outcome, Output, Then, json_size_bytes};
 use super::limits::Limits;
 use super::path::StepPath;
 use super::state::{Phase, RunState};
 use super::step::{HttpCall, StepKind};
 use super::time::Timestamp;
-
-/// What is true of a run from its beginning to its end.
-#[derive(Clone, Debug)]
-pub struct RunFacts {
-    /// The run.
-    pub id: RunId,
-    /// The workflow it belongs to.
-    pub workflow_id: WorkflowId,
-    /// The workflow's name in the run's revision.
-    pub workflow_name: String,
-    /// The revision it executes.
-    pub revision: u32,
-    /// What triggered it.
-    pub input: Arc<Value>,
-    /// When it was accepted.
-    pub created_at: Timestamp,
-}
 
 /// What to do now.
 #[derive(Debug)]
@@ -193,5 +174,120 @@ fn effect(scope: &StepScope<'_>, step: &Step, call: HttpCall, limits: &Limits) -
         idempotency_key: format!("{}:{}{redrive}", scope.run.id, step.path),
         after_unsettled: known.is_some_and(|known| known.unsettled),
         durable_note: step.on_interrupt == OnInterrupt::Fail,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+    use uuid::Uuid;
+
+    use super::super::id::{RunId, WorkflowId};
+    use super::super::journal::Message;
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(seconds * 1_000_000)
+    }
+
+    fn definition(steps: &Value) -> Definition {
+        Definition::parse(&json!({"timeout_seconds": 100, "steps": steps}), &Limits::default()).expect("sound")
+    }
+
+    fn run() -> RunFacts {
+        RunFacts {
+            id: RunId(Uuid::nil()),
+            workflow_id: WorkflowId(Uuid::nil()),
+            workflow_name: "w".to_owned(),
+            revision: 1,
+            input: Arc::new(json!({"n": 1})),
+            created_at: at(0),
+        }
+    }
+
+    /// What is decided at `now` after a journal.
+    fn after(steps: &Value, journal: &[Event], now: i64) -> String {
+        let state = RunState::fold(journal).expect("a legal journal");
+        match decide(&run(), &definition(steps), &Limits::default(), &state, at(now)) {
+            Decision::Record(events) => {
+                let name = |event: &Event| match event {
+                    Event::Started { .. } => "start".to_owned(),
+                    Event::Skipped { path, .. } => format!("skip {path}"),
+                    Event::Completed { path, output, .. } => format!("complete {path} {}", output.result),
+                    Event::Failed { path, error, then: Then::GiveUp, .. } => {
+                        format!("fail {path} {}", error.code.as_str())
+                    }
+                    Event::Finished { outcome, error, .. } => {
+                        let code = error.as_ref().map(|error| error.code.as_str()).unwrap_or_default();
+                        format!("finish {} {code}", outcome.as_str()).trim_end().to_owned()
+                    }
+                    other => format!("{other:?}"),
+                };
+                events.iter().map(name).collect::<Vec<_>>().join(", ")
+            }
+            Decision::Perform(effects) => {
+                let name = |effect: &Effect| {
+                    let unsettled = if effect.after_unsettled { " unsettled" } else { "" };
+                    format!("perform {} {}{unsettled}", effect.idempotency_key, effect.attempt)
+                };
+                effects.iter().map(name).collect::<Vec<_>>().join(", ")
+            }
+            Decision::Wait(until) => format!("wait until {}", until.as_micros() / 1_000_000),
+            Decision::Finished => "nothing".to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_state_has_one_answer() {
+        let key = "00000000-0000-0000-0000-000000000000";
+        let steps = json!([
+            {"name": "a", "type": "http", "url": "http://x/"},
+            {"name": "b", "type": "persist_snapshot", "if": "trigger.n == 1"},
+            {"name": "c", "type": "http", "url": "http://x/{{ steps.a.result.id }}"},
+        ]);
+        let path = StepPath::top;
+        let output = |result: Value| Output { result, status: None, headers: None };
+        let failed = |then| {
+            let error = Failure::new(FailureCode::HttpStatus, "500").at(&path("a"));
+            Event::Failed { path: path("a"), error, then, at: at(2) }
+        };
+        let started = Event::Started { at: at(0) };
+        let attempted = Event::Attempted { path: path("a"), attempt: 1, at: at(1) };
+        let interrupted = Event::Interrupted { path: path("a"), then: Then::Retry { at: at(2) }, at: at(2) };
+        let a_done = Event::Completed { path: path("a"), output: output(json!({"id": 7})), at: at(2) };
+        let a_odd = Event::Completed { path: path("a"), output: output(json!({})), at: at(2) };
+        let b_done = Event::Completed { path: path("b"), output: output(json!({"keys": ["a"]})), at: at(3) };
+        let c_done = Event::Completed { path: path("c"), output: output(json!(1)), at: at(4) };
+        let ended = Event::Finished { outcome: Outcome::Failed, error: None, at: at(3) };
+        let message = |message| Event::Received { n: 1, message, at: at(3) };
+        let cases: Vec<(&str, i64, Vec<Event>)> = vec![
+            ("start", 0, vec![]),
+            ("perform {key}:a 1", 1, vec![started.clone()]),
+            ("wait until 100", 2, vec![started.clone(), attempted.clone()]),
+            ("finish FAILED run_timeout", 100, vec![started.clone(), attempted.clone()]),
+            ("finish CANCELED", 3, vec![started.clone(), attempted.clone(), message(Message::Cancel)]),
+            ("perform {key}:a 2 unsettled", 2, vec![started.clone(), attempted.clone(), interrupted]),
+            ("wait until 9", 3, vec![started.clone(), attempted.clone(), failed(Then::Retry { at: at(9) })]),
+            ("wait until 100", 3, vec![started.clone(), attempted.clone(), failed(Then::Retry { at: at(999) })]),
+            ("perform {key}:a 2", 9, vec![started.clone(), attempted.clone(), failed(Then::Retry { at: at(9) })]),
+            ("finish FAILED http_status", 3, vec![started.clone(), attempted.clone(), failed(Then::GiveUp)]),
+            ("nothing", 9, vec![started.clone(), attempted.clone(), failed(Then::GiveUp), ended.clone()]),
+            (
+                "perform {key}:a:redrive-1 2",
+                9,
+                vec![started.clone(), attempted.clone(), failed(Then::GiveUp), ended, message(Message::Redrive)],
+            ),
+            (r#"complete b {"keys":["a"]}"#, 3, vec![started.clone(), attempted.clone(), a_done.clone()]),
+            ("perform {key}:c 1", 3, vec![started.clone(), attempted.clone(), a_done.clone(), b_done.clone()]),
+            ("fail c expression_failed", 3, vec![started.clone(), attempted.clone(), a_odd, b_done.clone()]),
+            ("finish SUCCEEDED", 5, vec![started, attempted, a_done, b_done, c_done]),
+        ];
+        for (expected, now, journal) in cases {
+            assert_eq!(after(&steps, &journal, now), expected.replace("{key}", key), "{journal:?}");
+        }
+        let skipping = json!([{"name": "b", "type": "persist_snapshot", "if": "trigger.n == 2"}]);
+        assert_eq!(after(&skipping, &[Event::Started { at: at(0) }], 1), "skip b");
     }
 }
