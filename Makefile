@@ -12,8 +12,8 @@ demo: ## Show the main job on a real server, with real calls, and again after a 
 
 test: lint ## Everything that is promised, proved
 	$(CARGO) build --locked -p weir
-	@WEIR_TOOLS_DIR="$(TOOLS)" bash tests/tools/nextest.sh
-	PATH="$(TOOLS)/bin:$$PATH" WEIR_TOOLS_DIR="$(TOOLS)" $(CARGO) nextest run --locked --workspace --profile ci
+	@TOOLS_DIR="$(TOOLS)" bash tests/tools/nextest.sh
+	PATH="$(TOOLS)/bin:$$PATH" TOOLS_DIR="$(TOOLS)" $(CARGO) nextest run --locked --workspace --profile ci
 
 lint: ## Format, lints, and (where cargo-deny is installed) licences and sources
 	@bash tests/tools/lint.sh

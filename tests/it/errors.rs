@@ -242,6 +242,33 @@ async fn what_expressions_of_a_step_make_together_is_limited() {
 }
 
 #[tokio::test]
+async fn json_of_any_depth_can_be_read_back() {
+    let (weir, target) = (Weir::start(&[]).await, Target::start().await);
+    let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    let workflow =
+        weir.workflow(&json!([{"type": "http", "url": target.url("/")}, {"type": "persist_snapshot"}])).await;
+    let nothing = weir.workflow(&json!([])).await;
+    weir.endpoint(&workflow, "hook").await;
+    for levels in [1, 64, 65, 120, 127, 128, 100_000] {
+        target.answer("/", ([("content-type", "application/json")], deep(levels)));
+        let request = weir.request(Method::POST, "/webhooks/hook").header("x-webhook-secret", "s3cret");
+        let run = answer(request.body(deep(levels))).await.expect(200)["run_id"].as_str().expect("a run").to_owned();
+        assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED", "{levels}");
+        for part in ["steps", "journal", "snapshots"] {
+            assert_eq!(weir.get(&format!("/runs/{run}/{part}")).await.status, 200, "{levels} {part}");
+        }
+        let result = &weir.steps(&run).await[0]["result"];
+        assert_eq!(result.is_array(), levels <= 64, "{levels}");
+        let body = format!("{{\"input\": {}}}", deep(levels));
+        let start = answer(weir.request(Method::POST, &format!("/workflows/{nothing}/runs")).body(body)).await;
+        assert!(
+            start.status == if levels < 64 { 202 } else { 422 } || (levels > 120 && start.status == 400),
+            "{levels} {start:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_run_that_this_version_cannot_read_says_so_and_goes_on_when_it_can() {
     let (mut weir, target) = (Weir::start(&[]).await, Target::start().await);
     let steps = json!([{"type": "http", "url": target.url("/a")}, {"type": "http", "url": target.url("/b")}]);

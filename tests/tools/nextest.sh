@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Sees to it that `cargo nextest` is there: where it is not, it is built into WEIR_TOOLS_DIR.
+# Sees to it that `cargo nextest` is there: where it is not, it is built into TOOLS_DIR.
 set -euo pipefail
-tools=${WEIR_TOOLS_DIR:?}
+tools=${TOOLS_DIR:?}
 if PATH="$tools/bin:$PATH" cargo nextest --version >/dev/null 2>&1; then
   exit 0
 fi

@@ -13,7 +13,7 @@
 # (the host of BASE_URL), so that there is a run whose call succeeded. Runs that get started may resolve and call the
 # hosts that generated definitions name.
 #
-# Environment: WEIR_TOOLS_DIR is where the tool is installed, by default target/tools of the repository.
+# Environment: TOOLS_DIR is where the tool is installed, by default target/tools of the repository.
 set -euo pipefail
 
 say() { printf 'schemathesis.sh: %s\n' "$*" >&2; }
@@ -24,8 +24,8 @@ base_url=${1%/}
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 requirements=$here/requirements.txt
-mkdir -p "${WEIR_TOOLS_DIR:-$here/../../target/tools}"
-tools=$(cd "${WEIR_TOOLS_DIR:-$here/../../target/tools}" && pwd)
+mkdir -p "${TOOLS_DIR:-$here/../../target/tools}"
+tools=$(cd "${TOOLS_DIR:-$here/../../target/tools}" && pwd)
 venv=$tools/schemathesis
 # Written last: an installation that was interrupted, or that has other versions, is made anew.
 installed=$venv/requirements.installed
@@ -52,6 +52,8 @@ if ! cmp --silent "$requirements" "$installed"; then
     cp "$requirements" "$installed"
 fi
 
+# The server is asked directly, whatever proxy led to the package index.
+export no_proxy='*' NO_PROXY='*'
 say "starting runs at $base_url that succeed, fail, and wait"
 "$venv/bin/python" "$here/schemathesis_seed.py" "$base_url"
 

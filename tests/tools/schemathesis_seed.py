@@ -30,7 +30,8 @@ def start(workflow, number):
 
 
 # Waits up to a day for its second attempt: no name below `invalid` resolves (RFC 2606).
-waits = workflow("waits", url="https://weir.invalid/", retry={"initial_delay_seconds": 86400, "max_delay_seconds": 86400})
+patience = {"initial_delay_seconds": 86400, "max_delay_seconds": 86400}
+waits = workflow("waits", url="https://weir.invalid/", retry=patience)
 # Fails for good: nothing may or can connect to this port.
 fails = workflow("fails", url="http://127.0.0.1:1/", retry={"max_attempts": 1})
 succeeds = workflow("succeeds", url=f"{base_url}/health", headers={"x-number": "{{ trigger.number }}"})

@@ -13,10 +13,10 @@ use utoipa::ToSchema;
 #[serde(deny_unknown_fields)]
 pub(super) struct DefinitionSchema {
     /// Version of the definition language.
-    #[schema(required = false, pattern = "^1\\.0$", example = "1.0")]
-    version: String,
+    #[schema(pattern = "^1\\.0$", example = "1.0")]
+    version: Option<String>,
     /// Longest time from the start of a run to its end; at most, and by default, the server's limit.
-    #[schema(exclusive_minimum = 0)]
+    #[schema(minimum = 0.001)]
     timeout_seconds: Option<f64>,
     /// The steps, in order.
     steps: Vec<StepSchema>,
@@ -59,7 +59,7 @@ struct HttpStepSchema {
     #[schema(min_length = 1, max_length = 128)]
     name: Option<String>,
     /// Longest time of one attempt. Default 30.
-    #[schema(exclusive_minimum = 0)]
+    #[schema(minimum = 0.001)]
     timeout_seconds: Option<f64>,
     retry: Option<RetrySchema>,
     /// An expression; the step is skipped when it is false.
@@ -80,7 +80,7 @@ struct SnapshotStepSchema {
     /// Default `step_<index>`.
     #[schema(min_length = 1, max_length = 128)]
     name: Option<String>,
-    #[schema(exclusive_minimum = 0)]
+    #[schema(minimum = 0.001)]
     timeout_seconds: Option<f64>,
     retry: Option<RetrySchema>,
     /// An expression; the step is skipped when it is false.
@@ -105,7 +105,7 @@ struct ToolStepSchema {
     /// Default `step_<index>`.
     #[schema(min_length = 1, max_length = 128)]
     name: Option<String>,
-    #[schema(exclusive_minimum = 0)]
+    #[schema(minimum = 0.001)]
     timeout_seconds: Option<f64>,
     retry: Option<RetrySchema>,
     /// An expression; the step is skipped when it is false.

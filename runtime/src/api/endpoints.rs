@@ -23,6 +23,9 @@ use crate::model::reader::Members;
 use crate::model::time::Timestamp;
 use crate::store::{Endpoint, EndpointChange, NewEndpoint, PathTaken};
 
+// The macro that makes the document takes an alias for the type that it is.
+type EndpointList = List<EndpointView>;
+
 const PATH_MAX_CHARS: usize = 200;
 const SECRET_MAX_CHARS: usize = 1024;
 
@@ -106,7 +109,7 @@ fn not_found(id: EndpointId) -> Problem {
 }
 
 /// Register a webhook endpoint
-#[utoipa::path(post, path = "/workflows/{workflow_id}/webhook-endpoints", tag = "webhook endpoints",
+#[utoipa::path(post, operation_id = "create_webhook_endpoint", path = "/workflows/{workflow_id}/webhook-endpoints", tag = "webhook endpoints",
     params(("workflow_id" = Uuid, Path)), request_body = CreateEndpoint,
     responses((status = 200, body = EndpointView), WriteProblems))]
 pub(super) async fn create(
@@ -130,9 +133,9 @@ pub(super) async fn create(
 }
 
 /// List the webhook endpoints of a workflow, newest first
-#[utoipa::path(get, path = "/workflows/{workflow_id}/webhook-endpoints", tag = "webhook endpoints",
+#[utoipa::path(get, operation_id = "list_webhook_endpoints", path = "/workflows/{workflow_id}/webhook-endpoints", tag = "webhook endpoints",
     params(("workflow_id" = Uuid, Path), ListParams),
-    responses((status = 200, body = List<EndpointView>), ReadProblems))]
+    responses((status = 200, body = EndpointList), ReadProblems))]
 pub(super) async fn list(
     State(api): State<Api>,
     Id(workflow_id): Id<WorkflowId>,
@@ -146,14 +149,14 @@ pub(super) async fn list(
 }
 
 /// Get a webhook endpoint
-#[utoipa::path(get, path = "/webhook-endpoints/{endpoint_id}", tag = "webhook endpoints",
+#[utoipa::path(get, operation_id = "get_webhook_endpoint", path = "/webhook-endpoints/{endpoint_id}", tag = "webhook endpoints",
     params(("endpoint_id" = Uuid, Path)), responses((status = 200, body = EndpointView), ReadProblems))]
 pub(super) async fn get(State(api): State<Api>, Id(id): Id<EndpointId>) -> Result<Json<EndpointView>, Problem> {
     Ok(Json(api.store.endpoint(id).await?.ok_or_else(|| not_found(id))?.into()))
 }
 
 /// Delete a webhook endpoint
-#[utoipa::path(delete, path = "/webhook-endpoints/{endpoint_id}", tag = "webhook endpoints",
+#[utoipa::path(delete, operation_id = "delete_webhook_endpoint", path = "/webhook-endpoints/{endpoint_id}", tag = "webhook endpoints",
     params(("endpoint_id" = Uuid, Path)), responses((status = 204, description = "It is gone"), CommandProblems))]
 pub(super) async fn delete(State(api): State<Api>, Id(id): Id<EndpointId>) -> Result<StatusCode, Problem> {
     if api.store.delete_endpoint(id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(not_found(id)) }
@@ -162,7 +165,7 @@ pub(super) async fn delete(State(api): State<Api>, Id(id): Id<EndpointId>) -> Re
 /// Replace the secret of a webhook endpoint
 ///
 /// The secret before stays valid for a while (`secret_grace_seconds`), so that senders can be moved over.
-#[utoipa::path(post, path = "/webhook-endpoints/{endpoint_id}/rotate-secret", tag = "webhook endpoints",
+#[utoipa::path(post, operation_id = "rotate_webhook_secret", path = "/webhook-endpoints/{endpoint_id}/rotate-secret", tag = "webhook endpoints",
     params(("endpoint_id" = Uuid, Path)), request_body = RotateSecret,
     responses((status = 200, body = EndpointView), WriteProblems))]
 pub(super) async fn rotate_secret(
@@ -185,7 +188,7 @@ async fn change(api: &Api, id: EndpointId, change: EndpointChange) -> Result<Jso
 }
 
 /// Switch a webhook endpoint on
-#[utoipa::path(post, path = "/webhook-endpoints/{endpoint_id}/activate", tag = "webhook endpoints",
+#[utoipa::path(post, operation_id = "activate_webhook_endpoint", path = "/webhook-endpoints/{endpoint_id}/activate", tag = "webhook endpoints",
     params(("endpoint_id" = Uuid, Path)), responses((status = 200, body = EndpointView), CommandProblems))]
 pub(super) async fn activate(State(api): State<Api>, Id(id): Id<EndpointId>) -> Result<Json<EndpointView>, Problem> {
     change(&api, id, EndpointChange::SetActive(true)).await
@@ -194,7 +197,7 @@ pub(super) async fn activate(State(api): State<Api>, Id(id): Id<EndpointId>) -> 
 /// Switch a webhook endpoint off
 ///
 /// It holds from the answer on.
-#[utoipa::path(post, path = "/webhook-endpoints/{endpoint_id}/deactivate", tag = "webhook endpoints",
+#[utoipa::path(post, operation_id = "deactivate_webhook_endpoint", path = "/webhook-endpoints/{endpoint_id}/deactivate", tag = "webhook endpoints",
     params(("endpoint_id" = Uuid, Path)), responses((status = 200, body = EndpointView), CommandProblems))]
 pub(super) async fn deactivate(State(api): State<Api>, Id(id): Id<EndpointId>) -> Result<Json<EndpointView>, Problem> {
     change(&api, id, EndpointChange::SetActive(false)).await

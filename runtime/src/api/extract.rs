@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Api;
 use super::problem::{Problem, ProblemCode};
-use crate::model::reader::{Fault, Faults, Members};
+use crate::model::reader::{Fault, Faults, JSON_DEPTH_MAX, Members, depth_fits};
 
 /// The id in the path.
 pub(super) struct Id<T>(pub(super) T);
@@ -20,11 +20,14 @@ impl<T: From<Uuid>, S: Send + Sync> FromRequestParts<S> for Id<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let (name, text) = path_parameter(parts, state).await?;
-        match Uuid::try_parse(&text) {
-            Ok(id) => Ok(Self(T::from(id))),
-            Err(_) => Err(Problem::parameter(&name, "must be a UUID")),
-        }
+        parse_uuid(&text).map(|id| Self(T::from(id))).map_err(|message| Problem::parameter(&name, message))
     }
+}
+
+/// `text` as a UUID in its usual form of 36 characters.
+pub(super) fn parse_uuid(text: &str) -> Result<Uuid, String> {
+    let uuid = Uuid::try_parse(text).ok().filter(|_| text.len() == 36);
+    uuid.ok_or_else(|| "must be a UUID of 36 characters".to_owned())
 }
 
 /// The last part of the path, as text.
@@ -101,6 +104,10 @@ impl FromRequest<Api> for JsonBody {
         }
         match serde_json::from_slice(&bytes) {
             Ok(Value::Null) => Ok(Self(None)),
+            Ok(value) if !depth_fits(&value) => {
+                let message = format!("arrays and objects may stand in one another {JSON_DEPTH_MAX} deep");
+                Err(Problem::faulty(ProblemCode::InvalidRequest, vec![Fault { pointer: String::new(), message }]))
+            }
             Ok(value) => Ok(Self(Some(value))),
             Err(error) => Err(Problem::new(ProblemCode::MalformedJson, error.to_string())),
         }
@@ -158,6 +165,7 @@ pub(super) fn read_members<T>(
 
 /// `text` as a whole number from `min` to `max`.
 pub(super) fn whole_number(text: &str, min: u32, max: u32) -> Result<u32, String> {
-    let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    let number = text.parse().ok().filter(|number| digits && (min..=max).contains(number));
     number.ok_or_else(|| format!("must be a whole number from {min} to {max}"))
 }

@@ -13,16 +13,22 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Api;
-use super::extract::{Id, JsonBody, Query, read_members};
+use super::extract::{Id, JsonBody, Query, parse_uuid, read_members};
 use super::openapi::{CommandProblems, InspectProblems, ListProblems, ReadProblems, WriteProblems};
 use super::page::{List, ListParams, NumberedParams, number_request, page_request};
 use super::problem::{Problem, ProblemCode};
 use super::views::{JournalEntryView, RunView, SnapshotView, StatusView, StepView};
 use super::workflows;
 use crate::engine::{self, Inspection, Trigger};
-use crate::model::id::{RunId, WorkflowId};
+use crate::model::id::{EndpointId, RunId, WorkflowId};
 use crate::model::journal::Message;
 use crate::store::{Idempotency, RunFilter, RunRow, Sent, StoreError};
+
+// The macro that makes the document takes an alias for the type that it is.
+type RunList = List<RunView>;
+type StepList = List<StepView>;
+type JournalEntryList = List<JournalEntryView>;
+type SnapshotList = List<SnapshotView>;
 
 const IDEMPOTENCY_KEY_MAX_BYTES: usize = 255;
 
@@ -44,20 +50,29 @@ pub(super) struct Accepted {
 
 /// Accepts a run, or finds the one that the same request was answered with before.
 pub(super) async fn accept(api: &Api, trigger: Trigger) -> Result<Accepted, Problem> {
+    let endpoint = trigger.endpoint;
     match api.engine.start_run(trigger).await? {
         engine::Accepted::New(id) => Ok(Accepted { run_id: id.0, status: StatusView::Queued }),
         engine::Accepted::Repeated(id) => {
             let run = find(api, id).await?;
             Ok(Accepted { run_id: id.0, status: run.status.into() })
         }
-        engine::Accepted::Inactive => {
-            Err(Problem::new(ProblemCode::WorkflowInactive, "somebody switched it off while the request came in"))
-        }
+        engine::Accepted::Inactive => Err(inactive(api, endpoint).await?),
         engine::Accepted::Conflict => Err(Problem::new(
             ProblemCode::IdempotencyConflict,
             "the same key came before with another body; use a new key for a new run",
         )),
     }
+}
+
+/// Which of the two is switched off.
+async fn inactive(api: &Api, endpoint: Option<EndpointId>) -> Result<Problem, Problem> {
+    if let Some(id) = endpoint
+        && api.store.endpoint(id).await?.is_none_or(|endpoint| !endpoint.is_active)
+    {
+        return Ok(Problem::new(ProblemCode::EndpointInactive, "somebody switched this webhook endpoint off"));
+    }
+    Ok(Problem::new(ProblemCode::WorkflowInactive, "somebody switched this workflow off"))
 }
 
 async fn find(api: &Api, id: RunId) -> Result<RunRow, Problem> {
@@ -72,8 +87,8 @@ fn not_found(id: RunId) -> Problem {
 ///
 /// With an `Idempotency-Key` a repeat answers the same run; the key belongs to the workflow and lives as long as the
 /// run.
-#[utoipa::path(post, path = "/workflows/{workflow_id}/runs", tag = "runs",
-    params(("workflow_id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255)),
+#[utoipa::path(post, operation_id = "start_run", path = "/workflows/{workflow_id}/runs", tag = "runs",
+    params(("workflow_id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header, nullable = false, min_length = 1, max_length = 255)),
     request_body = Option<StartRun>,
     responses((status = 202, body = Accepted, headers(("Location" = String, description = "The run"))), WriteProblems))]
 pub(super) async fn start(
@@ -92,9 +107,6 @@ pub(super) async fn start(
     };
     let key = idempotency_key(&headers)?;
     let workflow = workflows::find(&api, workflow_id).await?;
-    if !workflow.is_active {
-        return Err(Problem::new(ProblemCode::WorkflowInactive, "somebody switched this workflow off"));
-    }
     let input = input.to_string().into_bytes();
     let hash: [u8; 32] = Sha256::digest(&input).into();
     let idempotency = key.map(|key| Idempotency { key: format!("api:{key}"), hash: Some(hash) });
@@ -118,13 +130,12 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 /// List runs, newest first
-#[utoipa::path(get, path = "/runs", tag = "runs",
+#[utoipa::path(get, operation_id = "list_runs", path = "/runs", tag = "runs",
     params(ListParams, ("workflow_id" = Option<Uuid>, Query), ("status" = Option<StatusView>, Query)),
-    responses((status = 200, body = List<RunView>), ListProblems))]
+    responses((status = 200, body = RunList), ListProblems))]
 pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Response, Problem> {
     let request = page_request(&mut query);
-    let workflow_id = query
-        .take("workflow_id", |text| Uuid::try_parse(text).map(WorkflowId).map_err(|_| "must be a UUID".to_owned()));
+    let workflow_id = query.take("workflow_id", |text| parse_uuid(text).map(WorkflowId));
     let status = query.take("status", |text| {
         StatusView::parse(text).ok_or_else(|| format!("must be one of {}", StatusView::NAMES.join(", ")))
     });
@@ -136,7 +147,7 @@ pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Res
 /// Get a run
 ///
 /// With `wait` the answer comes when the run is over or the time is up, whichever is first.
-#[utoipa::path(get, path = "/runs/{run_id}", tag = "runs",
+#[utoipa::path(get, operation_id = "get_run", path = "/runs/{run_id}", tag = "runs",
     params(("run_id" = Uuid, Path), ("wait" = Option<String>, Query, pattern = "^[0-9]{1,5}(ms|s|m)?$",
         description = "How long to wait for the end: `30s`, `500ms`, `1m`, or seconds", example = "30s")),
     responses((status = 200, body = RunView), ReadProblems))]
@@ -155,7 +166,7 @@ fn parse_wait(text: &str, longest: Duration) -> Result<Duration, String> {
     let rule = || format!("must be like `30s`, `500ms` or `1m`, and at most {} seconds", longest.as_secs());
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| rule())?;
+    let number: u64 = number.parse().ok().filter(|_| digits <= 5).ok_or_else(rule)?;
     let wait = match unit {
         "" | "s" => Duration::from_secs(number),
         "ms" => Duration::from_millis(number),
@@ -166,8 +177,8 @@ fn parse_wait(text: &str, longest: Duration) -> Result<Duration, String> {
 }
 
 /// Get the steps of a run, with their results
-#[utoipa::path(get, path = "/runs/{run_id}/steps", tag = "runs", params(("run_id" = Uuid, Path)),
-    responses((status = 200, body = List<StepView>), InspectProblems))]
+#[utoipa::path(get, operation_id = "list_run_steps", path = "/runs/{run_id}/steps", tag = "runs", params(("run_id" = Uuid, Path)),
+    responses((status = 200, body = StepList), InspectProblems))]
 pub(super) async fn steps(State(api): State<Api>, Id(id): Id<RunId>) -> Result<Response, Problem> {
     let inspection = inspect(&api, id).await?;
     let steps = inspection.definition().steps.iter();
@@ -175,19 +186,19 @@ pub(super) async fn steps(State(api): State<Api>, Id(id): Id<RunId>) -> Result<R
 }
 
 /// Get the journal of a run: everything that happened to it
-#[utoipa::path(get, path = "/runs/{run_id}/journal", tag = "runs", params(("run_id" = Uuid, Path), NumberedParams),
-    responses((status = 200, body = List<JournalEntryView>), ReadProblems))]
+#[utoipa::path(get, operation_id = "list_run_journal", path = "/runs/{run_id}/journal", tag = "runs", params(("run_id" = Uuid, Path), NumberedParams),
+    responses((status = 200, body = JournalEntryList), InspectProblems))]
 pub(super) async fn journal(State(api): State<Api>, Id(id): Id<RunId>, mut query: Query) -> Result<Response, Problem> {
     let (limit, after) = number_request(&mut query);
     query.finish()?;
     find(&api, id).await?;
-    let rows = api.store.journal(id, after.unwrap_or(0), limit + 1).await?;
+    let rows = readable(api.store.journal(id, after.unwrap_or(0), limit + 1).await)?;
     Ok(Json(List::numbered(rows, limit, |row| row.seq, JournalEntryView::from)).into_response())
 }
 
 /// Get the snapshots of a run, with their contents
-#[utoipa::path(get, path = "/runs/{run_id}/snapshots", tag = "runs", params(("run_id" = Uuid, Path), NumberedParams),
-    responses((status = 200, body = List<SnapshotView>), InspectProblems))]
+#[utoipa::path(get, operation_id = "list_run_snapshots", path = "/runs/{run_id}/snapshots", tag = "runs", params(("run_id" = Uuid, Path), NumberedParams),
+    responses((status = 200, body = SnapshotList), InspectProblems))]
 pub(super) async fn snapshots(
     State(api): State<Api>,
     Id(id): Id<RunId>,
@@ -205,7 +216,12 @@ pub(super) async fn snapshots(
 }
 
 async fn inspect(api: &Api, id: RunId) -> Result<Inspection, Problem> {
-    match api.engine.inspect(&find(api, id).await?).await {
+    readable(api.engine.inspect(&find(api, id).await?).await)
+}
+
+/// What is stored of a run may be unreadable for this version without a defect of it.
+fn readable<T>(read: Result<T, StoreError>) -> Result<T, Problem> {
+    match read {
         Err(StoreError::Unreadable(why)) => Err(Problem::new(ProblemCode::RunUnreadable, why)),
         other => Ok(other?),
     }
@@ -222,7 +238,7 @@ async fn send(api: &Api, id: RunId, message: Message, refused: Problem) -> Resul
 /// Cancel a run
 ///
 /// The attempt under way is given up; a waiting run ends at once.
-#[utoipa::path(post, path = "/runs/{run_id}/cancel", tag = "runs", params(("run_id" = Uuid, Path)),
+#[utoipa::path(post, operation_id = "cancel_run", path = "/runs/{run_id}/cancel", tag = "runs", params(("run_id" = Uuid, Path)),
     responses((status = 202, body = RunView), CommandProblems))]
 pub(super) async fn cancel(State(api): State<Api>, Id(id): Id<RunId>) -> Result<Response, Problem> {
     let refused = Problem::new(ProblemCode::RunFinished, "a run that is over cannot be canceled");
@@ -232,7 +248,7 @@ pub(super) async fn cancel(State(api): State<Api>, Id(id): Id<RunId>) -> Result<
 /// Continue a failed run from its failed step
 ///
 /// Steps that are done stay done. The failed one gets a new idempotency key.
-#[utoipa::path(post, path = "/runs/{run_id}/redrive", tag = "runs", params(("run_id" = Uuid, Path)),
+#[utoipa::path(post, operation_id = "redrive_run", path = "/runs/{run_id}/redrive", tag = "runs", params(("run_id" = Uuid, Path)),
     responses((status = 202, body = RunView), CommandProblems))]
 pub(super) async fn redrive(State(api): State<Api>, Id(id): Id<RunId>) -> Result<Response, Problem> {
     let refused = Problem::new(ProblemCode::RunNotFailed, "only a run that has FAILED can be redriven");

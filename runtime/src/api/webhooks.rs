@@ -17,6 +17,7 @@ use super::problem::{Problem, ProblemCode};
 use super::runs::{Accepted, accept};
 use super::workflows;
 use crate::engine::Trigger;
+use crate::model::reader::depth_fits;
 use crate::store::{Endpoint, Idempotency};
 
 const SECRET_HEADER: &str = "x-webhook-secret";
@@ -33,7 +34,7 @@ const DELIVERY_HEADERS: [&str; 3] = ["webhook-id", "x-github-delivery", "idempot
 /// The body may be anything: JSON and forms are parsed, other text stays text, and bytes become base64. The run's
 /// input is `{body, query, headers, method, path}`. A delivery that repeats its `webhook-id`, `x-github-delivery` or
 /// `idempotency-key` answers the run of the first one.
-#[utoipa::path(post, path = "/webhooks/{path}", tag = "webhooks",
+#[utoipa::path(post, operation_id = "deliver_webhook", path = "/webhooks/{path}", tag = "webhooks",
     params(("path" = String, Path, min_length = 1), ("x-webhook-secret" = String, Header, description = "The endpoint's secret")),
     request_body(content(("*/*"))),
     responses((status = 200, body = Accepted), DeliveryProblems))]
@@ -49,13 +50,7 @@ pub(super) async fn deliver(
         return Err(Problem::new(ProblemCode::EndpointNotFound, format!("no webhook endpoint has the path `{path}`")));
     };
     check_secret(&api, &endpoint, &headers)?;
-    if !endpoint.is_active {
-        return Err(Problem::new(ProblemCode::EndpointInactive, "somebody switched this webhook endpoint off"));
-    }
     let workflow = workflows::find(&api, endpoint.workflow_id).await?;
-    if !workflow.is_active {
-        return Err(Problem::new(ProblemCode::WorkflowInactive, "somebody switched this workflow off"));
-    }
     let body = read_body(body, api.config.webhook_max_bytes, "webhook_max_bytes").await?;
     let input = json!({
         "body": parse_body(&headers, &body),
@@ -113,13 +108,18 @@ fn parse_body(headers: &HeaderMap, body: &[u8]) -> Value {
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if kind == "application/x-www-form-urlencoded" && std::str::from_utf8(body).is_ok() {
         // Tools that post JSON without saying so (curl -d) claim to post a form.
-        return serde_json::from_slice(body).unwrap_or_else(|_| parse_pairs(body));
+        return parse_json(body).unwrap_or_else(|| parse_pairs(body));
     }
-    match (serde_json::from_slice(body), std::str::from_utf8(body)) {
-        (Ok(value), _) if !kind.starts_with("text/") => value,
+    match (parse_json(body), std::str::from_utf8(body)) {
+        (Some(value), _) if !kind.starts_with("text/") => value,
         (_, Ok(text)) => Value::String(text.to_owned()),
         _ => json!({ "base64": STANDARD.encode(body), "content_type": kind }),
     }
+}
+
+/// JSON that is too deep to be stored stays text.
+fn parse_json(body: &[u8]) -> Option<Value> {
+    serde_json::from_slice(body).ok().filter(depth_fits)
 }
 
 /// Form fields as an object; a name that comes more than once has an array.

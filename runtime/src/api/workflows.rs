@@ -22,6 +22,10 @@ use crate::model::reader::{Faults, Members};
 use crate::model::time::Timestamp;
 use crate::store::{NewRevision, Revision, Workflow, WorkflowChange};
 
+// The macro that makes the document takes an alias for the type that it is.
+type WorkflowList = List<WorkflowView>;
+type RevisionList = List<RevisionView>;
+
 /// Longest name of a workflow, in characters.
 const NAME_MAX_CHARS: usize = 200;
 
@@ -130,7 +134,7 @@ fn not_found(id: WorkflowId) -> Problem {
 /// Create a workflow
 ///
 /// All faults of the definition are reported at once, each with its JSON pointer.
-#[utoipa::path(post, path = "/workflows", tag = "workflows", request_body = CreateWorkflow,
+#[utoipa::path(post, operation_id = "create_workflow", path = "/workflows", tag = "workflows", request_body = CreateWorkflow,
     responses((status = 200, body = WorkflowView), CreateProblems))]
 pub(super) async fn create(State(api): State<Api>, body: JsonBody) -> Result<Json<WorkflowView>, Problem> {
     let new = read_members(&body, |members, faults| {
@@ -145,8 +149,8 @@ pub(super) async fn create(State(api): State<Api>, body: JsonBody) -> Result<Jso
 }
 
 /// List workflows, newest first
-#[utoipa::path(get, path = "/workflows", tag = "workflows", params(ListParams),
-    responses((status = 200, body = List<WorkflowView>), ListProblems))]
+#[utoipa::path(get, operation_id = "list_workflows", path = "/workflows", tag = "workflows", params(ListParams),
+    responses((status = 200, body = WorkflowList), ListProblems))]
 pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Response, Problem> {
     let request = page_request(&mut query);
     query.finish()?;
@@ -155,7 +159,7 @@ pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Res
 }
 
 /// Get a workflow
-#[utoipa::path(get, path = "/workflows/{workflow_id}", tag = "workflows", params(("workflow_id" = Uuid, Path)),
+#[utoipa::path(get, operation_id = "get_workflow", path = "/workflows/{workflow_id}", tag = "workflows", params(("workflow_id" = Uuid, Path)),
     responses((status = 200, body = WorkflowView), ReadProblems))]
 pub(super) async fn get(State(api): State<Api>, Id(id): Id<WorkflowId>) -> Result<Json<WorkflowView>, Problem> {
     Ok(Json(find(&api, id).await?.into()))
@@ -164,7 +168,7 @@ pub(super) async fn get(State(api): State<Api>, Id(id): Id<WorkflowId>) -> Resul
 /// Make a new revision of a workflow
 ///
 /// Runs in flight keep the revision that they started with.
-#[utoipa::path(put, path = "/workflows/{workflow_id}", tag = "workflows", params(("workflow_id" = Uuid, Path)),
+#[utoipa::path(put, operation_id = "update_workflow", path = "/workflows/{workflow_id}", tag = "workflows", params(("workflow_id" = Uuid, Path)),
     request_body = UpdateWorkflow, responses((status = 200, body = WorkflowView), WriteProblems))]
 pub(super) async fn update(
     State(api): State<Api>,
@@ -184,9 +188,9 @@ pub(super) async fn update(
 }
 
 /// List the revisions of a workflow, newest first
-#[utoipa::path(get, path = "/workflows/{workflow_id}/revisions", tag = "workflows",
+#[utoipa::path(get, operation_id = "list_revisions", path = "/workflows/{workflow_id}/revisions", tag = "workflows",
     params(("workflow_id" = Uuid, Path), NumberedParams),
-    responses((status = 200, body = List<RevisionView>), ReadProblems))]
+    responses((status = 200, body = RevisionList), ReadProblems))]
 pub(super) async fn revisions(
     State(api): State<Api>,
     Id(id): Id<WorkflowId>,
@@ -210,7 +214,7 @@ async fn change(api: &Api, id: WorkflowId, change: WorkflowChange) -> Result<Jso
 }
 
 /// Switch a workflow on
-#[utoipa::path(post, path = "/workflows/{workflow_id}/activate", tag = "workflows",
+#[utoipa::path(post, operation_id = "activate_workflow", path = "/workflows/{workflow_id}/activate", tag = "workflows",
     params(("workflow_id" = Uuid, Path)), responses((status = 200, body = WorkflowView), CommandProblems))]
 pub(super) async fn activate(State(api): State<Api>, Id(id): Id<WorkflowId>) -> Result<Json<WorkflowView>, Problem> {
     set_active(&api, id, true).await
@@ -219,7 +223,7 @@ pub(super) async fn activate(State(api): State<Api>, Id(id): Id<WorkflowId>) -> 
 /// Switch a workflow off
 ///
 /// It holds from the answer on: no new run is accepted. Runs that were accepted go on.
-#[utoipa::path(post, path = "/workflows/{workflow_id}/deactivate", tag = "workflows",
+#[utoipa::path(post, operation_id = "deactivate_workflow", path = "/workflows/{workflow_id}/deactivate", tag = "workflows",
     params(("workflow_id" = Uuid, Path)), responses((status = 200, body = WorkflowView), CommandProblems))]
 pub(super) async fn deactivate(State(api): State<Api>, Id(id): Id<WorkflowId>) -> Result<Json<WorkflowView>, Problem> {
     set_active(&api, id, false).await

@@ -164,18 +164,31 @@ impl Event {
 /// Size of a value as JSON text, in bytes, without making the text.
 #[must_use]
 pub fn json_size_bytes<T: Serialize>(value: &T) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    // A counter never fails, and our maps have string keys.
+    let mut count = Count { bytes: 0, most: usize::MAX };
+    // A counter without a limit never fails, and our maps have string keys.
     let _ = serde_json::to_writer(&mut count, value);
-    count.0
+    count.bytes
+}
+
+/// Whether a value is at most `most` bytes of JSON text; looks no further than that, and makes nothing.
+#[must_use]
+pub fn json_fits<T: Serialize>(value: &T, most: usize) -> bool {
+    serde_json::to_writer(Count { bytes: 0, most }, value).is_ok()
+}
+
+/// Counts what is written, up to a limit.
+struct Count {
+    bytes: usize,
+    most: usize,
+}
+
+impl std::io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes += bytes.len();
+        if self.bytes > self.most { Err(std::io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

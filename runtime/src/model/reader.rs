@@ -37,6 +37,22 @@ pub fn join(pointer: &str, token: &str) -> String {
     format!("{pointer}/{}", token.replace('~', "~0").replace('/', "~1"))
 }
 
+/// Deepest nesting of JSON that is taken in. What is stored adds a few levels, and readers give up at 128.
+pub const JSON_DEPTH_MAX: usize = 64;
+
+/// Whether arrays and objects in `value` stand in one another at most [`JSON_DEPTH_MAX`] deep.
+#[must_use]
+pub fn depth_fits(value: &Value) -> bool {
+    fn within(value: &Value, left: usize) -> bool {
+        match value {
+            Value::Array(items) => left > 0 && items.iter().all(|item| within(item, left - 1)),
+            Value::Object(members) => left > 0 && members.values().all(|member| within(member, left - 1)),
+            _ => true,
+        }
+    }
+    within(value, JSON_DEPTH_MAX)
+}
+
 /// What a JSON value is, for messages.
 #[must_use]
 pub fn kind_of(value: &Value) -> &'static str {

@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
 
-use super::journal::json_size_bytes;
+use super::journal::{json_fits, json_size_bytes};
 use super::limits::{EXPRESSION_FUEL, EXPRESSION_MAX_BYTES, EXPRESSION_OUTPUT_MAX_BYTES};
 use super::reader::{Faults, join};
 
@@ -139,12 +139,13 @@ impl Expression {
         if value.is_undefined() {
             return Err(format!("`{}` is undefined", self.source));
         }
-        let value = serde_json::to_value(&value).map_err(|error| format!("`{}` is not JSON: {error}", self.source))?;
-        let size = json_size_bytes(&value);
-        if size > EXPRESSION_OUTPUT_MAX_BYTES {
-            return Err(format!("`{}` is larger than {EXPRESSION_OUTPUT_MAX_BYTES} bytes", self.source));
+        // Before anything is made of it: a repeated list is small until somebody looks at its items.
+        if !json_fits(&value, EXPRESSION_OUTPUT_MAX_BYTES) {
+            let most = EXPRESSION_OUTPUT_MAX_BYTES;
+            return Err(format!("`{}` is not JSON of at most {most} bytes", self.source));
         }
-        scope.charge(size)?;
+        let value = serde_json::to_value(&value).map_err(|error| format!("`{}` is not JSON: {error}", self.source))?;
+        scope.charge(json_size_bytes(&value))?;
         Ok(value)
     }
 
@@ -364,6 +365,8 @@ mod tests {
         for bomb in [
             "{{ ('x' * 1000000) * 1000000 }}",
             "{{ range(100000)|map('string')|join('xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx') }}",
+            "{{ [0] * 100000000 }}",
+            "{{ [[0] * 3000] * 3000000 }}",
             "{{ ('a' * 100000)|replace('a', 'b' * 100000) }}",
         ] {
             assert!(render(&json!(bomb)).is_err(), "{bomb}");

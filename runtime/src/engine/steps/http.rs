@@ -14,6 +14,7 @@ use weir_host::egress::{Egress, EgressError, Request, Response};
 use crate::model::decide::Effect;
 use crate::model::error::{AttemptFailure, FailureCode};
 use crate::model::journal::Output;
+use crate::model::reader::depth_fits;
 use crate::model::step::{Body, HttpCall};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -101,7 +102,7 @@ fn output(response: &Response) -> Output {
 
 /// The body as a value: nothing is null, JSON is JSON, text is a string, anything else an object with base64.
 ///
-/// Targets often call their JSON `text/plain`: there an object or an array is taken as JSON, and a bare `17` as text.
+/// JSON that is too deep to be stored stays text. Targets often call their JSON `text/plain`: there an object or an array is taken as JSON, and a bare `17` as text.
 fn decode(kind: &str, body: &[u8]) -> Value {
     if body.is_empty() {
         return Value::Null;
@@ -109,6 +110,7 @@ fn decode(kind: &str, body: &[u8]) -> Value {
     let is_text = kind.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("text/"));
     if let Ok(value) = serde_json::from_slice::<Value>(body)
         && (!is_text || value.is_object() || value.is_array())
+        && depth_fits(&value)
     {
         return value;
     }
@@ -144,6 +146,10 @@ mod tests {
         assert_eq!(decode("text/html", b"<p>"), json!("<p>"));
         assert_eq!(decode("application/json", b"{broken"), json!("{broken"));
         assert_eq!(decode("application/json", b""), Value::Null);
+        let (fits, deep) =
+            (format!("{}{}", "[".repeat(64), "]".repeat(64)), format!("{}{}", "[".repeat(65), "]".repeat(65)));
+        assert!(decode("application/json", fits.as_bytes()).is_array());
+        assert_eq!(decode("application/json", deep.as_bytes()), json!(deep));
         let bytes = decode("image/png", &[0xff, 0x00]);
         assert_eq!(bytes, json!({"base64": "/wA=", "content_type": "image/png"}));
     }
