@@ -1,4 +1,5 @@
-# Thin: every target is a line or two. `make demo` and `make test` need Rust, make and a C compiler, and set up the rest.
+# Thin: every target is a line or two. `make demo` and `make test` need Rust, make and a C compiler; what else they
+# need they set up, or say what is missing.
 
 CARGO ?= cargo
 TOOLS ?= $(CURDIR)/target/tools
@@ -11,6 +12,7 @@ demo: ## Show the main job on a real server, with real calls, and again after a 
 	@$(CARGO) run --quiet --locked -p weir-tests --example demo
 
 test: lint ## Everything that is promised, proved
+	@bash tests/tools/system.sh
 	$(CARGO) build --locked -p weir
 	@TOOLS_DIR="$(TOOLS)" bash tests/tools/nextest.sh
 	PATH="$(TOOLS)/bin:$$PATH" TOOLS_DIR="$(TOOLS)" $(CARGO) nextest run --locked --workspace --profile ci

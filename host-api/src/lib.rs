@@ -1,4 +1,4 @@
-//! Everything a step or a plugin can reach outside the process, behind one guard.
+//! Everything a step can reach outside the process, behind one guard.
 //!
 //! This crate knows nothing of workflows, runs or databases.
 

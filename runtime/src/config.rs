@@ -22,9 +22,11 @@ pub const DEFAULTS: &str = include_str!("default.toml");
 /// The configuration file that is read when none is named.
 const FILE: &str = "weir.toml";
 
-/// Variables that are not settings although they begin with `WEIR_`: one names the file, the others are set by
+/// Whether a variable is no setting although it begins with `WEIR_`: one names the file, the others are set by
 /// Kubernetes for every container beside a service named `weir`.
-const NOT_SETTINGS: [&str; 3] = ["WEIR_CONFIG", "WEIR_PORT", "WEIR_SERVICE_"];
+fn is_no_setting(name: &str) -> bool {
+    ["WEIR_CONFIG", "WEIR_PORT"].contains(&name) || name.starts_with("WEIR_PORT_") || name.starts_with("WEIR_SERVICE_")
+}
 
 /// An embedded process owns its database file: its claims last as long as the process does.
 const LEASE_EMBEDDED: Duration = Duration::MAX;
@@ -116,7 +118,7 @@ impl Layers {
         for (name, text) in env {
             let key = match name.as_str() {
                 "DATABASE_URL" => "database_url".to_owned(),
-                name if NOT_SETTINGS.iter().any(|other| name.starts_with(other)) => continue,
+                name if is_no_setting(name) => continue,
                 name => match name.strip_prefix("WEIR_") {
                     Some(rest) => rest.to_ascii_lowercase(),
                     None => continue,

@@ -1,4 +1,4 @@
-//! Weir: a durable workflow runtime whose tools are sandboxed WebAssembly components.
+//! Weir: a durable workflow runtime. JSON workflows, triggered by webhooks, that survive any crash.
 //!
 //! `docs/ARCHITECTURE.md` has the map of the rooms and who may call whom.
 

@@ -149,7 +149,7 @@ pub(super) struct StepView {
     /// The address of the step.
     path: String,
     name: String,
-    /// `http`, `persist_snapshot` or `mcp_tool`.
+    /// `http` or `persist_snapshot`.
     r#type: &'static str,
     status: StepStatusView,
     /// Attempts begun.

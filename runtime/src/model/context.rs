@@ -1,6 +1,6 @@
 //! What a run knows so far: the context that clients read, snapshots keep and expressions see.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 
 use minijinja::value::Serde;
@@ -46,20 +46,34 @@ pub fn entry(step: &Step, output: &Output) -> Value {
     Value::Object(entry)
 }
 
+/// The steps before position `before` that have an output, limited to the names in `include_keys` where given.
+fn done<'a>(
+    def: &'a Definition,
+    state: &'a RunState,
+    before: usize,
+    include_keys: Option<&'a [String]>,
+) -> impl Iterator<Item = (&'a Step, &'a Output)> {
+    let wanted = move |step: &&Step| include_keys.is_none_or(|keys| keys.contains(&step.name));
+    let steps = def.steps[..before.min(def.steps.len())].iter().filter(wanted);
+    steps.filter_map(|step| Some((step, state.steps.get(&step.path)?.output.as_deref()?)))
+}
+
+/// The names in [`context`].
+#[must_use]
+pub fn context_keys(def: &Definition, state: &RunState, before: usize, include_keys: Option<&[String]>) -> Vec<String> {
+    done(def, state, before, include_keys).map(|(step, _)| step.name.clone()).collect()
+}
+
 /// The context after `before` steps of the definition, limited to the names in `include_keys` where given.
 ///
 /// A snapshot's content is this function at the snapshot's place: contents are never stored a second time.
 #[must_use]
 pub fn context(def: &Definition, state: &RunState, before: usize, include_keys: Option<&[String]>) -> Value {
-    let entries = def.steps[..before.min(def.steps.len())].iter().filter_map(|step| {
-        let wanted = include_keys.is_none_or(|keys| keys.contains(&step.name));
-        let output = state.steps.get(&step.path)?.output.as_deref()?;
-        wanted.then(|| (step.name.clone(), entry(step, output)))
-    });
-    Value::Object(entries.collect())
+    let entries = done(def, state, before, include_keys);
+    Value::Object(entries.map(|(step, output)| (step.name.clone(), entry(step, output))).collect())
 }
 
-/// What the expressions of the step at `index` see.
+/// What the expressions of one step see. What they ask for is made once.
 pub struct StepScope<'a> {
     /// The run.
     pub run: &'a RunFacts,
@@ -69,24 +83,31 @@ pub struct StepScope<'a> {
     pub state: &'a RunState,
     /// Position of the step in the definition.
     pub index: usize,
-    /// Bytes that its expressions have made so far.
-    pub made_bytes: Cell<usize>,
+    trigger: OnceCell<minijinja::Value>,
+    steps: OnceCell<minijinja::Value>,
+    /// Bytes that the expressions have made so far.
+    made_bytes: Cell<usize>,
+}
+
+impl<'a> StepScope<'a> {
+    /// The scope of the step at `index`.
+    #[must_use]
+    pub fn new(run: &'a RunFacts, def: &'a Definition, state: &'a RunState, index: usize) -> Self {
+        let (trigger, steps) = (OnceCell::new(), OnceCell::new());
+        Self { run, def, state, index, trigger, steps, made_bytes: Cell::new(0) }
+    }
 }
 
 impl Scope for StepScope<'_> {
-    fn charge(&self, bytes: usize) -> Result<(), String> {
-        let made = self.made_bytes.get().saturating_add(bytes);
-        self.made_bytes.set(made);
-        if made > STEP_VALUES_MAX_BYTES {
-            return Err(format!("the values of the step are larger than {STEP_VALUES_MAX_BYTES} bytes"));
-        }
-        Ok(())
-    }
-
     fn root(&self, name: &str) -> minijinja::Value {
         let value = match name {
-            "trigger" => return minijinja::Value::from(Serde(&*self.run.input)),
-            "steps" => context(self.def, self.state, self.index, None),
+            "trigger" => {
+                return self.trigger.get_or_init(|| minijinja::Value::from(Serde(&*self.run.input))).clone();
+            }
+            "steps" => {
+                let steps = || minijinja::Value::from(Serde(&context(self.def, self.state, self.index, None)));
+                return self.steps.get_or_init(steps).clone();
+            }
             "run" => json!({
                 // Not when it was started: that note may be lost, and another time would change a request.
                 "id": self.run.id, "created_at": self.run.created_at,
@@ -97,5 +118,14 @@ impl Scope for StepScope<'_> {
             _ => return minijinja::Value::UNDEFINED,
         };
         minijinja::Value::from(Serde(&value))
+    }
+
+    fn charge(&self, bytes: usize) -> Result<(), String> {
+        let made = self.made_bytes.get().saturating_add(bytes);
+        self.made_bytes.set(made);
+        if made > STEP_VALUES_MAX_BYTES {
+            return Err(format!("the values of the step are larger than {STEP_VALUES_MAX_BYTES} bytes"));
+        }
+        Ok(())
     }
 }

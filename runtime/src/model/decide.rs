@@ -1,11 +1,10 @@
 //! What a run does next: a pure function of its definition, its state and the time.
 
-use std::cell::Cell;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::context::{RunFacts, StepScope, context};
+use super::context::{RunFacts, StepScope, context_keys};
 use super::definition::{Definition, OnInterrupt, Step};
 use super::error::{Failure, FailureCode};
 use super::journal::{Event, Outcome, Output, Then, json_size_bytes};
@@ -75,8 +74,7 @@ pub fn decide(run: &RunFacts, def: &Definition, limits: &Limits, state: &RunStat
             Some(Phase::Running) => return Decision::Wait(deadline),
             Some(Phase::Retrying(at)) if at > now => return Decision::Wait(at.min(deadline)),
             Some(Phase::Retrying(_)) | None => {
-                let scope = StepScope { run, def, state, index, made_bytes: Cell::new(0) };
-                return begin(&scope, step, limits, now);
+                return begin(&StepScope::new(run, def, state, index), step, limits, now);
             }
         }
     }
@@ -148,8 +146,7 @@ fn begin(scope: &StepScope<'_>, step: &Step, limits: &Limits, now: Timestamp) ->
     }
     match &step.kind {
         StepKind::PersistSnapshot(snapshot) => {
-            let content = context(scope.def, scope.state, scope.index, snapshot.include_keys.as_deref());
-            let keys: Vec<&String> = content.as_object().into_iter().flat_map(|content| content.keys()).collect();
+            let keys = context_keys(scope.def, scope.state, scope.index, snapshot.include_keys.as_deref());
             let output = Output { result: json!({ "keys": keys }), status: None, headers: None };
             Decision::Record(vec![completed(&step.path, output, scope.state, limits, now)])
         }

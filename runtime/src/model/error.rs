@@ -62,7 +62,7 @@ failure_codes! {
     Interrupted = "interrupted",
     /// The run took longer than its `timeout_seconds`.
     RunTimeout = "run_timeout",
-    /// The process died again and again while it performed this run alone.
+    /// The run was interrupted again and again while it was the only suspect that ran.
     Quarantined = "quarantined",
     /// The stored revision or journal cannot be read by this version of Weir.
     Unreadable = "unreadable",

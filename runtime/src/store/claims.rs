@@ -18,7 +18,7 @@ use crate::model::time::Timestamp;
 /// After so many interruptions in a row a run is a suspect.
 pub const INTERRUPTS_SUSPECT: u32 = 2;
 
-/// How long a suspect rests after the process died while it ran alone, the first time.
+/// How long a suspect rests after the process died while it ran, the first time.
 const SUSPECT_REST: Duration = Duration::from_millis(500);
 
 /// A write permit for one run. Not `Clone`: it can be held only once.
@@ -70,8 +70,8 @@ struct ClaimOp {
     lease_until: Timestamp,
 }
 
-/// The 2 in these texts is [`INTERRUPTS_SUSPECT`]. `$1` token, `$2` end of the lease, `$3` now. A run is free when nobody holds it or the lease is over, and finished
-/// runs (`due_at` null) are never claimed.
+/// `$1` token, `$2` end of the lease, `$3` now. A run is free when nobody holds it or the lease is over, and finished
+/// runs (`due_at` null) are never claimed. The 2 in the texts of this file is [`INTERRUPTS_SUSPECT`].
 macro_rules! claim_sql {
     ($which:literal) => {
         concat!(
@@ -184,7 +184,7 @@ impl Op for VoidClaims {
 
     async fn perform(&self, db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
         // The token stays: the next claim counts the interruption by it. A suspect rests before it may be the one
-        // that runs alone again, each time twice as long: somebody who kills the process at random moments then does
+        // suspect that runs, each time twice as long: somebody who kills the process at random moments then does
         // not meet the same innocent run again and again.
         sqlx::query(
             "UPDATE runs SET lease_until = 0, \

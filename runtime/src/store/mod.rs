@@ -3,7 +3,7 @@
 //! Everything that was acknowledged is in here and on disk; nothing outside needs to survive a crash. A run advances
 //! only through [`Store::append`], which is fenced by the claim's random token together with the journal's sequence
 //! number. Writes go through one task ([`writer`]) that puts all requests waiting at the moment into one transaction;
-//! reads use a pool of read-only connections. `tests/it/contract.rs` holds what every database must do.
+//! reads use a pool of read-only connections. `tests/it/contract/` holds what every database must do.
 
 mod claims;
 mod db;
