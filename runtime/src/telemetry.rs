@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{Config, LogFormat};
 
@@ -12,6 +13,10 @@ use crate::config::{Config, LogFormat};
 /// # Errors
 /// When `log_level` is not a filter.
 pub fn start(config: &Config) -> anyhow::Result<()> {
+    // The library takes a mistyped level for the name of a module that never logs.
+    for part in config.log_level.split(',').filter(|part| !part.contains('=')) {
+        part.trim().parse::<LevelFilter>().with_context(|| format!("log_level: `{part}` is not a level"))?;
+    }
     let filter = EnvFilter::builder()
         .parse(&config.log_level)
         .with_context(|| format!("log_level `{}` is neither a level nor a filter", config.log_level))?;

@@ -191,6 +191,29 @@ async fn waiting_answers_when_the_run_is_over_or_the_time_is_up() {
 }
 
 #[tokio::test]
+async fn a_page_of_snapshots_ends_before_it_becomes_too_large() {
+    let (weir, target) = (Weir::start(&[]).await, Target::start().await);
+    target.answer_with("/large", |_| async { "x".repeat(1_000_000) });
+    let large = json!({"type": "http", "url": target.url("/large")});
+    let mut steps = vec![large; 5];
+    steps.extend((0..4).map(|_| json!({"type": "persist_snapshot"})));
+    let run = weir.run(&weir.workflow(&json!(steps)).await, &Value::Null).await;
+    assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = weir.get(&format!("/runs/{run}/snapshots{cursor}")).await.expect(200);
+        let items = page["items"].as_array().expect("items");
+        assert_eq!(items.len(), 1, "two of them are larger than a page");
+        seen.push(items[0]["path"].as_str().expect("a path").to_owned());
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("?cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ["step_5", "step_6", "step_7", "step_8"]);
+}
+
+#[tokio::test]
 async fn a_request_id_goes_in_and_out_and_into_the_log() {
     let weir = Weir::start(&[]).await;
     let answered = answer(weir.request(Method::GET, "/nowhere").header("x-request-id", "my-id-1")).await;

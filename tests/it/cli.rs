@@ -68,6 +68,7 @@ fn what_is_no_setting_is_refused_where_it_stands() {
         (&["serve"], &[("WEIR_EGRESS_ALLOW", "http://x")], "egress_allow: `http://x`"),
         (&["serve", "--config", "none.toml"], &[], "none.toml"),
         (&["serve", "--role", "boss"], &[], "possible values: all, api, worker"),
+        (&["serve", "--set", "log_level=loud"], &[], "log_level: `loud` is not a level"),
     ] {
         let (ok, text) = weir(args, env);
         assert!(!ok && text.contains(says), "{args:?} {env:?}:\n{text}");

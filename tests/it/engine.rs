@@ -103,6 +103,34 @@ async fn cancel_gives_the_attempt_under_way_up_and_closes_its_connection() {
 }
 
 #[tokio::test]
+async fn a_queued_run_is_canceled_at_once_although_every_permit_is_taken() {
+    let (weir, target) = (Weir::start(&["concurrent_runs_max=2"]).await, Target::start().await);
+    target.hold("/slow");
+    let workflow = weir.workflow(&json!([{"type": "http", "url": target.url("/slow")}])).await;
+    let mut runs = Vec::new();
+    for _ in 0..4 {
+        runs.push(weir.run(&workflow, &Value::Null).await);
+    }
+    target.received_at("/slow", 2).await;
+    let mut queued = Vec::new();
+    for run in &runs {
+        if weir.get(&format!("/runs/{run}")).await.expect(200)["status"] == "QUEUED" {
+            queued.push(run.clone());
+        }
+    }
+    assert_eq!(queued.len(), 2);
+    for run in &queued {
+        assert_eq!(weir.post(&format!("/runs/{run}/cancel"), &Value::Null).await.status, 202);
+        assert_eq!(weir.finished(run).await["status"], "CANCELED");
+    }
+    target.release("/slow");
+    for run in runs.iter().filter(|run| !queued.contains(run)) {
+        assert_eq!(weir.finished(run).await["status"], "SUCCEEDED");
+    }
+    assert_eq!(target.received("/slow").len(), 2);
+}
+
+#[tokio::test]
 async fn a_step_has_a_timeout_for_each_attempt() {
     let (weir, target) = both().await;
     target.hold("/slow");

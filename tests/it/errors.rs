@@ -242,6 +242,19 @@ async fn what_expressions_of_a_step_make_together_is_limited() {
 }
 
 #[tokio::test]
+async fn a_step_has_a_limited_number_of_expressions() {
+    let weir = Weir::start(&[]).await;
+    let body = |count: usize| {
+        let step = json!({"type": "http", "url": "http://x/", "json": vec!["{{ 1 }}"; count]});
+        json!({"name": "x", "definition": weir_tests::definition(&json!([step, step]))})
+    };
+    weir.post("/workflows", &body(256)).await.expect(200);
+    let refused = weir.post("/workflows", &body(257)).await.expect(422);
+    assert_eq!(refused["errors"][0]["pointer"], "/definition/steps/0/json/256");
+    assert_eq!(refused["errors"].as_array().expect("errors").len(), 2);
+}
+
+#[tokio::test]
 async fn json_of_any_depth_can_be_read_back() {
     let (weir, target) = (Weir::start(&[]).await, Target::start().await);
     let deep = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));

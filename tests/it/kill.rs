@@ -206,6 +206,30 @@ async fn a_run_that_kills_the_process_again_and_again_is_quarantined_and_the_oth
 }
 
 #[tokio::test]
+async fn a_suspect_that_waits_for_its_turn_can_be_canceled_at_once() {
+    let (mut weir, target) = (Weir::start(&[]).await, Target::start().await);
+    target.hold("/slow");
+    let workflow = weir.workflow(&json!([{"type": "http", "url": target.url("/slow")}])).await;
+    let runs = [weir.run(&workflow, &Value::Null).await, weir.run(&workflow, &Value::Null).await];
+    for death in 1..=2 {
+        target.received_at("/slow", 2 * death).await;
+        weir.kill();
+        weir.restart().await;
+    }
+    // Now both are suspects, and one of them has the lane.
+    target.received_at("/slow", 5).await;
+    let in_lane = target.received("/slow")[4].header("idempotency-key").to_owned();
+    let (mut waiting, lane): (Vec<_>, Vec<_>) = runs.iter().partition(|run| !in_lane.starts_with(run.as_str()));
+    assert_eq!((waiting.len(), lane.len()), (1, 1));
+    waiting.extend(lane);
+    for run in waiting {
+        assert_eq!(weir.post(&format!("/runs/{run}/cancel"), &Value::Null).await.status, 202);
+        assert_eq!(weir.finished(run).await["status"], "CANCELED");
+    }
+    assert_eq!(target.received("/slow").len(), 5);
+}
+
+#[tokio::test]
 async fn stops_in_order_never_count_as_interruptions() {
     let target = Target::start().await;
     let mut weir = Weir::start(&["shutdown_timeout_seconds=0"]).await;

@@ -1,6 +1,6 @@
 //! Reads requests: paths, queries and bodies become values or a [`Problem`], never a refusal of the framework.
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -116,11 +116,18 @@ impl FromRequest<Api> for JsonBody {
 
 /// Reads a body up to `limit` bytes.
 pub(super) async fn read_body(body: Body, limit: usize, setting: &str) -> Result<Bytes, Problem> {
+    let too_large = || {
+        let detail = format!("the body is larger than {limit} bytes (`{setting}`)");
+        Problem::new(ProblemCode::PayloadTooLarge, detail)
+    };
+    // What announces itself as too large is refused before it is sent.
+    if HttpBody::size_hint(&body).lower() > limit as u64 {
+        return Err(too_large());
+    }
     to_bytes(body, limit).await.map_err(|error| {
         let cause = std::error::Error::source(&error);
         if cause.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
-            let detail = format!("the body is larger than {limit} bytes (`{setting}`)");
-            Problem::new(ProblemCode::PayloadTooLarge, detail)
+            too_large()
         } else {
             Problem::new(ProblemCode::MalformedJson, "the body ended before its time")
         }

@@ -32,6 +32,9 @@ type SnapshotList = List<SnapshotView>;
 
 const IDEMPOTENCY_KEY_MAX_BYTES: usize = 255;
 
+/// About how large a page of snapshots may become, unless a single one is larger.
+const SNAPSHOTS_PAGE_MAX_BYTES: usize = 8 << 20;
+
 /// What starts a run.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -211,6 +214,14 @@ pub(super) async fn snapshots(
     // Only the contents of this page are made: together they grow with the square of the steps.
     let made = SnapshotView::made(definition, state);
     let rest: Vec<usize> = made.into_iter().filter(|index| after.is_none_or(|after| *index as u64 > after)).collect();
+    // A page ends early where it would become too large to be made at once.
+    let mut size = 0;
+    let fits = |index: &&usize| {
+        size += SnapshotView::size_bytes(definition, state, **index);
+        size <= SNAPSHOTS_PAGE_MAX_BYTES
+    };
+    let fitting = rest.iter().take(limit as usize).take_while(fits).count().max(1);
+    let limit = limit.min(u32::try_from(fitting).unwrap_or(limit));
     let view = |index: usize| SnapshotView::of(definition, state, index);
     Ok(Json(List::numbered(rest, limit, |index| *index as u64, view)).into_response())
 }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::model::context::context;
+use crate::model::context::{context, context_size_bytes};
 use crate::model::definition::{Definition, Step};
 use crate::model::error::Failure;
 use crate::model::journal::{Event, Outcome};
@@ -247,13 +247,15 @@ impl SnapshotView {
         definition.steps.iter().enumerate().filter_map(|(index, step)| made(step).then_some(index)).collect()
     }
 
+    /// About how large the snapshot of the step at `index` is, in bytes.
+    pub(super) fn size_bytes(definition: &Definition, state: &RunState, index: usize) -> usize {
+        context_size_bytes(definition, state, index, include_keys(&definition.steps[index]))
+    }
+
     /// The snapshot that the step at `index` has made.
     pub(super) fn of(definition: &Definition, state: &RunState, index: usize) -> Self {
         let step = &definition.steps[index];
-        let keys = match &step.kind {
-            StepKind::PersistSnapshot(snapshot) => snapshot.include_keys.as_deref(),
-            StepKind::Http(_) => None,
-        };
+        let keys = include_keys(step);
         let known = state.steps.get(&step.path);
         Self {
             path: step.path.to_string(),
@@ -261,5 +263,12 @@ impl SnapshotView {
             created_at: known.map_or(Timestamp::from_micros(0), |known| known.finished_at.unwrap_or(known.started_at)),
             content: context(definition, state, index, keys),
         }
+    }
+}
+
+fn include_keys(step: &Step) -> Option<&[String]> {
+    match &step.kind {
+        StepKind::PersistSnapshot(snapshot) => snapshot.include_keys.as_deref(),
+        StepKind::Http(_) => None,
     }
 }

@@ -23,8 +23,21 @@ use crate::store::{Endpoint, Idempotency};
 const SECRET_HEADER: &str = "x-webhook-secret";
 
 /// Headers whose name has one of these in it never become input: credentials, and signatures made with the secret.
-const SECRET_NAMES: [&str; 8] =
-    ["api-key", "apikey", "authorization", "cookie", "hmac", "secret", "signature", "token"];
+const SECRET_NAMES: [&str; 13] = [
+    "access-key",
+    "api-key",
+    "apikey",
+    "auth",
+    "cookie",
+    "credential",
+    "hmac",
+    "jwt",
+    "password",
+    "secret",
+    "signature",
+    "subscription-key",
+    "token",
+];
 
 /// Headers in which senders name a delivery, so that a repeated one answers the same run.
 const DELIVERY_HEADERS: [&str; 3] = ["webhook-id", "x-github-delivery", "idempotency-key"];

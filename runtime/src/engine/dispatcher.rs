@@ -60,6 +60,11 @@ impl Dispatcher {
                 biased;
                 () = inner.stopping.cancelled() => {}
                 Some(joined) = self.drivers.join_next_with_id() => self.driver_ended(joined).await,
+                Some(run) = async { inner.canceled.1.lock().await.recv().await } => {
+                    // It ends before anything is performed, so it needs no permit and no lane.
+                    let claimed = inner.bench.store.claim_any(run, inner.settings.lease).await;
+                    self.drive_all(claimed.map(|claimed| claimed.into_iter().collect()));
+                }
                 () = inner.bench.clock.sleep_until(self.next_look), if free > 0 => self.look(free).await,
                 hints = inner.queue.pop(free), if free > 0 => {
                     let claimed = inner.bench.store.claim(hints, inner.settings.lease).await;

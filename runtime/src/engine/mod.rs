@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,9 @@ use crate::wire::Queue;
 
 /// How long after its creation a run is claimed from the database, should its hint get lost.
 const HINT_GRACE: Duration = Duration::from_secs(2);
+
+/// Most canceled runs that wait for their end outside the queue; beyond that they wait in it.
+const CANCELS_MAX: usize = 4096;
 
 /// How often somebody who waits for the end of a run looks by himself.
 const WAIT_POLL: Duration = Duration::from_secs(1);
@@ -80,6 +83,8 @@ struct Inner {
     settings: EngineSettings,
     /// The runs that this process drives now, to tell them that a message has come.
     driven: Mutex<HashMap<RunId, Arc<Notify>>>,
+    /// Runs that somebody canceled and nobody drives: they end at once, however many runs are executed.
+    canceled: (mpsc::Sender<RunId>, tokio::sync::Mutex<mpsc::Receiver<RunId>>),
     /// Runs that this process finished.
     finished: broadcast::Sender<RunId>,
     stopping: CancellationToken,
@@ -133,8 +138,16 @@ impl Engine {
     #[must_use]
     pub fn new(bench: Arc<Workbench>, queue: Arc<dyn Queue>, settings: EngineSettings) -> Self {
         let (finished, _) = broadcast::channel(4096);
-        let inner =
-            Inner { bench, queue, settings, driven: Mutex::default(), finished, stopping: CancellationToken::new() };
+        let (canceled, cancels) = mpsc::channel(CANCELS_MAX);
+        let inner = Inner {
+            bench,
+            queue,
+            settings,
+            driven: Mutex::default(),
+            canceled: (canceled, tokio::sync::Mutex::new(cancels)),
+            finished,
+            stopping: CancellationToken::new(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -194,6 +207,7 @@ impl Engine {
             let driver = self.driven().get(&run).cloned();
             match driver {
                 Some(driver) => driver.notify_one(),
+                None if message == Message::Cancel && self.inner.canceled.0.try_send(run).is_ok() => {}
                 None => self.inner.queue.push(run).await,
             }
         }

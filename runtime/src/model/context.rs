@@ -7,11 +7,11 @@ use minijinja::value::Serde;
 use serde_json::{Map, Value, json};
 
 use super::definition::{Definition, Step};
+use super::expression::Scope;
 use super::id::{RunId, WorkflowId};
-use super::journal::Output;
+use super::journal::{Output, json_size_bytes};
 use super::limits::STEP_VALUES_MAX_BYTES;
 use super::state::RunState;
-use super::template::Scope;
 use super::time::Timestamp;
 
 /// What is true of a run from its beginning to its end.
@@ -62,6 +62,12 @@ fn done<'a>(
 #[must_use]
 pub fn context_keys(def: &Definition, state: &RunState, before: usize, include_keys: Option<&[String]>) -> Vec<String> {
     done(def, state, before, include_keys).map(|(step, _)| step.name.clone()).collect()
+}
+
+/// About how large [`context`] is as JSON text, in bytes.
+#[must_use]
+pub fn context_size_bytes(def: &Definition, state: &RunState, before: usize, include_keys: Option<&[String]>) -> usize {
+    done(def, state, before, include_keys).map(|(_, output)| json_size_bytes(output)).sum()
 }
 
 /// The context after `before` steps of the definition, limited to the names in `include_keys` where given.

@@ -1,18 +1,19 @@
 //! A validated definition: names unique, references backwards, limits kept. There is no other way to get one than
 //! [`Definition::parse`], which reports all faults of a document at once.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::expression::{Expression, Place};
 use super::journal::json_size_bytes;
 use super::limits::Limits;
 use super::path::{StepPath, step_name_fault};
 use super::reader::{Fault, Faults, Members, join, kind_of};
 use super::retry::RetryPolicy;
 use super::step::StepKind;
-use super::template::{Expression, Place};
 
 /// The version of the definition language.
 pub const VERSION: &str = "1.0";
@@ -132,6 +133,8 @@ fn read_step(
     faults: &Faults,
 ) -> Option<Step> {
     let mut members = Members::of(item, pointer, faults)?;
+    let expressions = Cell::new(0);
+    let place = Place { pointer: pointer.to_owned(), earlier, faults, expressions: &expressions };
     if let Some(value) = members.take("name")
         && let Some(name) = members.string("name", value)
         && let Some(message) = step_name_fault(name)
@@ -140,10 +143,7 @@ fn read_step(
     }
     let timeout = members.seconds("timeout_seconds", SHORTEST, limits.step_timeout_max);
     let retry = members.take("retry").map(|value| read_retry(value, &members.pointer("retry"), limits, faults));
-    let condition = members.take("if").map(|value| {
-        let place = Place { pointer: members.pointer("if"), earlier, faults };
-        read_condition(value, &place)
-    });
+    let condition = members.take("if").map(|value| read_condition(value, &place.at(members.pointer("if"))));
     let on_interrupt = members.take("on_interrupt").map(|value| match value.as_str() {
         Some("retry") => Some(OnInterrupt::Retry),
         Some("fail") => Some(OnInterrupt::Fail),
@@ -153,7 +153,6 @@ fn read_step(
         }
     });
     let kind_name = members.require("type").and_then(|value| members.string("type", value));
-    let place = Place { pointer: pointer.to_owned(), earlier, faults };
     let kind = kind_name.and_then(|kind| StepKind::parse(kind, &mut members, &place));
     if kind_name.is_some_and(|kind| StepKind::NAMES.contains(&kind)) {
         // Without a known type nobody can say which members belong to it.

@@ -48,8 +48,11 @@ pub const EXPRESSION_OUTPUT_MAX_BYTES: usize = 1 << 20;
 /// Largest sum of the values that the expressions of one step make, in bytes of JSON text.
 pub const STEP_VALUES_MAX_BYTES: usize = 4 << 20;
 
+/// Most expressions in one step.
+pub const EXPRESSIONS_MAX: usize = 256;
+
 /// MiniJinja fuel for one evaluation: about one unit an instruction and one for a byte that is built.
-pub const EXPRESSION_FUEL: u64 = 4_000_000;
+pub const EXPRESSION_FUEL: u64 = 2_000_000;
 
 #[cfg(test)]
 impl Default for Limits {

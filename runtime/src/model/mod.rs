@@ -8,6 +8,7 @@ pub mod context;
 pub mod decide;
 pub mod definition;
 pub mod error;
+pub mod expression;
 pub mod id;
 pub mod journal;
 pub mod limits;

@@ -6,8 +6,9 @@ use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::error::{Failure, FailureCode};
+use super::expression::{Place, Scope};
 use super::reader::{Members, join, kind_of};
-use super::template::{Place, Scope, Template, plain_text};
+use super::template::{Template, plain_text};
 
 /// What a step does. A closed set: a new kind is a new variant, and the compiler shows every place it needs.
 #[derive(Debug)]
@@ -206,7 +207,7 @@ impl HttpStep {
 }
 
 fn at<'a>(members: &Members<'_>, name: &str, place: &Place<'a>) -> Place<'a> {
-    Place { pointer: members.pointer(name), earlier: place.earlier, faults: place.faults }
+    place.at(members.pointer(name))
 }
 
 fn parse_method(members: &mut Members<'_>) -> Option<&'static str> {
@@ -264,7 +265,7 @@ fn parse_pairs(members: &mut Members<'_>, name: &'static str, place: &Place<'_>)
             sound = false;
             continue;
         }
-        match Template::parse(value, &Place { pointer, earlier: place.earlier, faults: place.faults }) {
+        match Template::parse(value, &place.at(pointer)) {
             Some(template) => pairs.push((key.clone(), template)),
             None => sound = false,
         }
@@ -281,7 +282,10 @@ fn render_pairs(
     for (name, template) in pairs {
         match eval(template)? {
             Value::Null => {}
-            Value::Array(items) => rendered.extend(items.iter().map(|item| (name.clone(), plain_text(item)))),
+            Value::Array(items) => {
+                let items = items.iter().filter(|item| !item.is_null());
+                rendered.extend(items.map(|item| (name.clone(), plain_text(item))));
+            }
             value => rendered.push((name.clone(), plain_text(&value))),
         }
     }
@@ -317,17 +321,17 @@ fn parse_expect_status(members: &mut Members<'_>) -> Option<Vec<RangeInclusive<u
     let ranges: Option<Vec<_>> = items.iter().map(status_range).collect();
     let ranges = ranges.filter(|ranges| !ranges.is_empty());
     if ranges.is_none() {
-        members.fault("expect_status", "must be a status from 100 to 599, a class such as `2xx`, or a list of these");
+        members.fault("expect_status", "must be a status from 200 to 599, a class such as `2xx`, or a list of these");
     }
     ranges
 }
 
 fn status_range(value: &Value) -> Option<RangeInclusive<u16>> {
     if let Some(status) = value.as_u64() {
-        let status = u16::try_from(status).ok().filter(|status| (100..=599).contains(status))?;
+        let status = u16::try_from(status).ok().filter(|status| (200..=599).contains(status))?;
         return Some(status..=status);
     }
     let digit = value.as_str()?.strip_suffix("xx")?;
-    let class = u16::try_from(["1", "2", "3", "4", "5"].iter().position(|class| *class == digit)? + 1).ok()?;
+    let class = u16::try_from(["2", "3", "4", "5"].iter().position(|class| *class == digit)? + 2).ok()?;
     Some(class * 100..=class * 100 + 99)
 }

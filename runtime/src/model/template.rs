@@ -1,39 +1,13 @@
-//! `{{ expression }}` in the values of a step.
+//! Values of a step with `{{ expression }}` in them.
 //!
-//! Expressions are MiniJinja's: no statements, no loaders, strict undefined, a fuel limit and bounded output. The
-//! text around them is ours: a string that is exactly one expression keeps the JSON type of its value, any other
-//! string becomes text. Values come from the journal alone, so evaluating again gives the same result.
-
-use std::collections::HashSet;
-use std::sync::LazyLock;
+//! The text around expressions is ours: a string that is exactly one expression keeps the JSON type of its value, any
+//! other string becomes text.
 
 use indexmap::IndexMap;
-use minijinja::{Environment, UndefinedBehavior};
 use serde_json::Value;
 
-use super::journal::{json_fits, json_size_bytes};
-use super::limits::{EXPRESSION_FUEL, EXPRESSION_MAX_BYTES, EXPRESSION_OUTPUT_MAX_BYTES};
-use super::reader::{Faults, join};
-
-/// The names at the root of every expression.
-pub const ROOTS: [&str; 4] = ["trigger", "steps", "run", "workflow"];
-
-static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_fuel(Some(EXPRESSION_FUEL));
-    environment.set_debug(false);
-    environment
-});
-
-/// One compiled expression.
-#[derive(Debug)]
-pub struct Expression {
-    compiled: minijinja::Expression<'static, 'static>,
-    source: String,
-    /// The roots it reads, so that only these are built for it.
-    roots: HashSet<String>,
-}
+use super::expression::{Expression, Place, Scope};
+use super::limits::EXPRESSION_OUTPUT_MAX_BYTES;
 
 /// A value of a step: JSON in which strings may hold expressions.
 #[derive(Debug)]
@@ -57,105 +31,6 @@ pub enum Part {
     Text(String),
     /// Replaced by its value: a string as it is, anything else as JSON.
     Value(Expression),
-}
-
-/// What expressions can see: each root is built only when an expression asks for it.
-pub trait Scope {
-    /// The value of a root (one of [`ROOTS`]).
-    fn root(&self, name: &str) -> minijinja::Value;
-
-    /// Notes that an expression has made a value of so many bytes.
-    ///
-    /// # Errors
-    /// When the values together are too large.
-    fn charge(&self, bytes: usize) -> Result<(), String>;
-}
-
-/// Where a value stands, for checking it when the definition is saved.
-pub struct Place<'a> {
-    /// JSON pointer of the value.
-    pub pointer: String,
-    /// Names of the steps that come before this one.
-    pub earlier: &'a HashSet<String>,
-    /// Where faults go.
-    pub faults: &'a Faults,
-}
-
-impl Place<'_> {
-    fn below(&self, token: &str) -> Self {
-        Place { pointer: join(&self.pointer, token), earlier: self.earlier, faults: self.faults }
-    }
-}
-
-impl Expression {
-    /// Compiles `source` and checks that every root it mentions exists, and that every step it mentions as
-    /// `steps.<name>` comes earlier. A step in brackets (`steps["a name"]`) is looked up when it is evaluated.
-    pub fn parse(source: &str, place: &Place<'_>) -> Option<Self> {
-        let source = source.trim();
-        if source.len() > EXPRESSION_MAX_BYTES {
-            place.faults.add(
-                &place.pointer,
-                format!("an expression may have {EXPRESSION_MAX_BYTES} bytes, not {}", source.len()),
-            );
-            return None;
-        }
-        let compiled = match ENVIRONMENT.compile_expression_owned(source.to_owned()) {
-            Ok(compiled) => compiled,
-            Err(error) => {
-                place.faults.add(&place.pointer, format!("`{source}` is not an expression: {}", describe(&error)));
-                return None;
-            }
-        };
-        let functions: HashSet<&str> = ENVIRONMENT.globals().map(|(name, _)| name).collect();
-        let roots: HashSet<String> = compiled
-            .undeclared_variables(false)
-            .into_iter()
-            .filter(|name| !functions.contains(name.as_str()))
-            .collect();
-        let mut sound = true;
-        for root in roots.iter().filter(|root| !ROOTS.contains(&root.as_str())) {
-            place.faults.add(
-                &place.pointer,
-                format!("`{root}` is unknown in `{source}`; expressions see {}", ROOTS.join(", ")),
-            );
-            sound = false;
-        }
-        for name in compiled.undeclared_variables(true) {
-            let Some(step) = name.strip_prefix("steps.").map(|rest| rest.split('.').next().unwrap_or(rest)) else {
-                continue;
-            };
-            if !place.earlier.contains(step) {
-                place.faults.add(&place.pointer, format!("no step named `{step}` comes before this one"));
-                sound = false;
-            }
-        }
-        sound.then(|| Self { compiled, source: source.to_owned(), roots })
-    }
-
-    /// Evaluates the expression to JSON; the error text names the expression.
-    pub fn eval(&self, scope: &dyn Scope) -> Result<Value, String> {
-        let context = minijinja::Value::from_pairs(self.roots.iter().map(|root| (root.clone(), scope.root(root))));
-        let value = self.compiled.eval(context).map_err(|error| format!("`{}`: {}", self.source, describe(&error)))?;
-        if value.is_undefined() {
-            return Err(format!("`{}` is undefined", self.source));
-        }
-        // Before anything is made of it: a repeated list is small until somebody looks at its items.
-        if !json_fits(&value, EXPRESSION_OUTPUT_MAX_BYTES) {
-            let most = EXPRESSION_OUTPUT_MAX_BYTES;
-            return Err(format!("`{}` is not JSON of at most {most} bytes", self.source));
-        }
-        let value = serde_json::to_value(&value).map_err(|error| format!("`{}` is not JSON: {error}", self.source))?;
-        scope.charge(json_size_bytes(&value))?;
-        Ok(value)
-    }
-
-    /// Evaluates the expression as a condition; only `true` and `false` are conditions.
-    pub fn eval_condition(&self, scope: &dyn Scope) -> Result<bool, String> {
-        match self.eval(scope)? {
-            Value::Bool(truth) => Ok(truth),
-            other => Err(format!("`{}` must be true or false, not {}", self.source, super::reader::kind_of(&other))),
-        }
-    }
 }
 
 impl Template {
@@ -252,10 +127,6 @@ pub fn plain_text(value: &Value) -> String {
     }
 }
 
-fn describe(error: &minijinja::Error) -> String {
-    error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind()))
-}
-
 enum Piece<'a> {
     Text(&'a str),
     Expression(&'a str),
@@ -302,8 +173,12 @@ fn end_of_expression(text: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::collections::HashSet;
+
     use serde_json::json;
 
+    use super::super::reader::Faults;
     use super::*;
 
     struct Fixed(Value);
@@ -319,8 +194,9 @@ mod tests {
     }
 
     fn parse(value: &Value) -> Result<Template, Vec<super::super::reader::Fault>> {
-        let (faults, earlier) = (Faults::default(), HashSet::from(["a".to_owned()]));
-        let parsed = Template::parse(value, &Place { pointer: "/v".into(), earlier: &earlier, faults: &faults });
+        let (faults, earlier, count) = (Faults::default(), HashSet::from(["a".to_owned()]), Cell::new(0));
+        let place = Place { pointer: "/v".into(), earlier: &earlier, faults: &faults, expressions: &count };
+        let parsed = Template::parse(value, &place);
         parsed.ok_or_else(|| faults.into_vec())
     }
 
@@ -346,7 +222,17 @@ mod tests {
 
     #[test]
     fn undefined_is_an_error_and_never_silently_empty() {
-        for source in ["{{ steps.a.result.nope }}", "x{{ steps.a.result.nope }}", "{{ trigger.nope.deeper }}"] {
+        for source in [
+            "{{ steps.a.result.nope }}",
+            "x{{ steps.a.result.nope }}",
+            "{{ trigger.nope.deeper }}",
+            "{{ [trigger.nope] }}",
+            "{{ {'a': {'b': trigger.nope}} }}",
+            "{{ [{'q': 1}]|map(attribute='z')|list }}",
+            "{{ 2.0 ** 5000 }}",
+            "{{ [1e400] }}",
+            "{{ range }}",
+        ] {
             assert!(render(&json!(source)).is_err(), "{source}");
         }
         assert_eq!(render(&json!("{{ steps.a.result.nope is defined }}")), Ok(json!(false)));

@@ -61,6 +61,8 @@ enum Target {
     Due(u32),
     /// One due suspect.
     Suspect,
+    /// This run, as far as it is free, suspect or not.
+    Any(RunId),
 }
 
 struct ClaimOp {
@@ -95,6 +97,8 @@ const CLAIM_SUSPECT: &str = claim_sql!(
             AND interrupts + (claim IS NOT NULL) >= 2 ORDER BY due_at LIMIT 1)"
 );
 
+const CLAIM_ANY: &str = claim_sql!("id = $4 AND due_at IS NOT NULL AND (claim IS NULL OR lease_until <= $3)");
+
 impl Op for ClaimOp {
     type Output = Vec<Claimed>;
 
@@ -109,6 +113,7 @@ impl Op for ClaimOp {
         let rows = match &self.target {
             Target::Due(most) => query(CLAIM_DUE).bind(*most).fetch_all(db).await?,
             Target::Suspect => query(CLAIM_SUSPECT).fetch_all(db).await?,
+            Target::Any(id) => query(CLAIM_ANY).bind(id.0).fetch_all(db).await?,
             Target::Ids(ids) => {
                 let mut rows = Vec::with_capacity(ids.len());
                 for id in ids {
@@ -223,6 +228,14 @@ impl Store {
     /// When the database cannot be written; nothing is claimed then.
     pub async fn claim_suspect(&self, lease: Duration) -> Result<Option<Claimed>, StoreError> {
         Ok(self.claim_target(Target::Suspect, lease).await?.pop())
+    }
+
+    /// Claims a run whether it is a suspect or not, for a message that ends it before anything is performed.
+    ///
+    /// # Errors
+    /// When the database cannot be written; nothing is claimed then.
+    pub async fn claim_any(&self, run: RunId, lease: Duration) -> Result<Option<Claimed>, StoreError> {
+        Ok(self.claim_target(Target::Any(run), lease).await?.pop())
     }
 
     async fn claim_target(&self, target: Target, lease: Duration) -> Result<Vec<Claimed>, StoreError> {
