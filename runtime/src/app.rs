@@ -37,9 +37,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store = Store::open(&config.location()?, Arc::clone(&clock) as _).await?;
     let vault = Arc::new(Vault::open(&config.master_key_path())?);
     let egress = Egress::new(config.egress()?).context("the http client")?;
-    let settings = config.engine();
-    let bench = Workbench::new(store.clone(), clock, Performer::new(egress), settings.limits.clone());
-    let engine = Engine::new(Arc::new(bench), Arc::new(LocalQueue::default()), settings);
+    let bench = Workbench::new(store.clone(), clock, Performer::new(egress), config.limits());
+    let engine = Engine::new(Arc::new(bench), Arc::new(LocalQueue::default()), config.engine());
     let dispatcher = match config.role {
         Role::All | Role::Worker => Some(engine.start()),
         Role::Api => {

@@ -265,19 +265,24 @@ impl Config {
         })
     }
 
+    /// What definitions and runs are held to.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        Limits {
+            definition_max_bytes: self.definition_max_bytes,
+            steps_max: self.steps_max,
+            attempts_max: self.attempts_max,
+            step_timeout_max: Duration::from_secs(self.step_timeout_max_seconds.into()),
+            run_timeout_max: Duration::from_secs(self.run_timeout_max_seconds.into()),
+            step_output_max_bytes: self.step_output_max_bytes,
+            context_max_bytes: self.context_max_bytes,
+        }
+    }
+
     /// What the engine is held to.
     #[must_use]
     pub fn engine(&self) -> EngineSettings {
         EngineSettings {
-            limits: Limits {
-                definition_max_bytes: self.definition_max_bytes,
-                steps_max: self.steps_max,
-                attempts_max: self.attempts_max,
-                step_timeout_max: Duration::from_secs(self.step_timeout_max_seconds.into()),
-                run_timeout_max: Duration::from_secs(self.run_timeout_max_seconds.into()),
-                step_output_max_bytes: self.step_output_max_bytes,
-                context_max_bytes: self.context_max_bytes,
-            },
             concurrent_runs_max: self.concurrent_runs_max,
             lease: LEASE_EMBEDDED,
             shutdown_timeout: Duration::from_secs(self.shutdown_timeout_seconds.into()),

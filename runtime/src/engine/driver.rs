@@ -84,7 +84,7 @@ struct Driver<'b> {
 
 impl<'b> Driver<'b> {
     async fn load(bench: &'b Workbench, claimed: Claimed) -> Result<Self, Ended> {
-        let Claimed { mut claim, workflow_id, revision, input, created_at, inbox, interrupts, .. } = claimed;
+        let Claimed { mut claim, workflow_id, revision, input, created_at, inbox, interrupts } = claimed;
         let unreadable = |error: &dyn std::fmt::Display| Failure::new(FailureCode::Unreadable, error.to_string());
         let state = match read_state(&bench.store, claim.run, Some(claim.seq)).await {
             Ok(state) => state,

@@ -40,8 +40,6 @@ const WAIT_POLL: Duration = Duration::from_secs(1);
 /// What the engine is held to.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
-    /// Limits of definitions and runs.
-    pub limits: Limits,
     /// Most runs that this process executes at once.
     pub concurrent_runs_max: usize,
     /// How long a claim lasts without a renewal. An embedded process owns its database: its claims last as long as it.
@@ -166,7 +164,7 @@ impl Engine {
     /// The limits of definitions and runs.
     #[must_use]
     pub fn limits(&self) -> &Limits {
-        &self.inner.settings.limits
+        &self.inner.bench.limits
     }
 
     /// Accepts a run. When this answers, the run is on disk; a hint that gets lost only costs time.

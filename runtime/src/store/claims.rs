@@ -49,8 +49,6 @@ pub struct Claimed {
     pub inbox: u32,
     /// Claims in a row that ended without progress, not counting this one.
     pub interrupts: u32,
-    /// The time on the store's clock when the claim was made.
-    pub now: Timestamp,
 }
 
 /// Whom to claim.
@@ -140,7 +138,6 @@ impl ClaimOp {
             created_at: Timestamp::from_micros(row.try_get("created_at")?),
             inbox: row.try_get("inbox")?,
             interrupts: row.try_get("interrupts")?,
-            now: self.now,
         })
     }
 }
