@@ -1,0 +1,151 @@
+//! What one call of a guest has: its limits, its meter, and the empty world it sees. Made for the call, dropped with it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{future::Future, sync::Arc};
+
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{
+    Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
+
+use super::GuestLimits;
+use super::log::LogBook;
+
+/// Bytes of standard output and error that are kept.
+const STDERR_MAX_BYTES: usize = 64 * 1024;
+
+/// Elements of one table of a guest.
+pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;
+
+/// What a call used so far. Shared with the caller, who reads it also when the call was given up.
+#[derive(Default)]
+pub(super) struct Meter {
+    ticks: AtomicU64,
+    fuel: AtomicU64,
+    memory: AtomicU64,
+    peak_memory: AtomicU64,
+    memory_refused: AtomicBool,
+    log: Mutex<LogBook>,
+    denied: Mutex<Option<String>>,
+}
+
+impl Meter {
+    pub(super) fn ticks(&self) -> u64 {
+        self.ticks.load(Ordering::Relaxed)
+    }
+
+    /// Called at every tick of the epoch that the guest computes through.
+    pub(super) fn tick(&self) {
+        self.ticks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn fuel(&self) -> u64 {
+        self.fuel.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_fuel(&self, used: u64) {
+        self.fuel.store(used, Ordering::Relaxed);
+    }
+
+    pub(super) fn peak_memory(&self) -> u64 {
+        self.peak_memory.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn memory_refused(&self) -> bool {
+        self.memory_refused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn log(&self) -> MutexGuard<'_, LogBook> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the guest wanted first and was not granted.
+    pub(super) fn denied(&self) -> Option<String> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The data of a guest's store.
+pub(super) struct Guest {
+    pub(super) meter: Arc<Meter>,
+    memory_max: u64,
+    /// Made when the guest first asks for it: most tools never do.
+    wasi: Option<WasiCtx>,
+    http: WasiHttpCtx,
+    refusal: Refusal,
+    table: ResourceTable,
+    pub(super) stderr: MemoryOutputPipe,
+}
+
+impl Guest {
+    pub(super) fn new(meter: Arc<Meter>, limits: &GuestLimits) -> Self {
+        Self {
+            refusal: Refusal(Arc::clone(&meter)),
+            meter,
+            memory_max: limits.memory_max_bytes as u64,
+            wasi: None,
+            http: WasiHttpCtx::new(),
+            table: ResourceTable::new(),
+            stderr: MemoryOutputPipe::new(STDERR_MAX_BYTES),
+        }
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let stderr = &self.stderr;
+        let ctx = self.wasi.get_or_insert_with(|| {
+            // No files, no environment, no arguments, no sockets: a builder grants nothing.
+            WasiCtx::builder().stdout(stderr.clone()).stderr(stderr.clone()).build()
+        });
+        WasiCtxView { ctx, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.refusal, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+/// The way out of the sandbox: there is none. Every request is refused, and the first one is remembered.
+struct Refusal(Arc<Meter>);
+
+type Io = Box<dyn Future<Output = Result<(), HttpError>> + Send>;
+type Answer = Box<dyn Future<Output = Result<(http::Response<WasiBody>, Io), HttpError>> + Send>;
+
+impl WasiHttpHooks for Refusal {
+    fn send_request(&mut self, request: http::Request<WasiBody>, _: Option<RequestOptions>, _: Io) -> Answer {
+        let target = request.uri();
+        let wanted = format!(
+            "{} {}://{}",
+            request.method(),
+            target.scheme_str().unwrap_or("http"),
+            target.authority().map_or("", http::uri::Authority::as_str)
+        );
+        tracing::debug!(%wanted, "a guest wanted what it was not granted");
+        self.0.denied.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(wanted);
+        Box::new(async { Err(HttpError::HttpRequestDenied) })
+    }
+}
+
+impl wasmtime::ResourceLimiter for Guest {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let meter = &self.meter;
+        let total = meter.memory.load(Ordering::Relaxed).saturating_add(desired.saturating_sub(current) as u64);
+        if total > self.memory_max {
+            meter.memory_refused.store(true, Ordering::Relaxed);
+            return Ok(false);
+        }
+        meter.memory.store(total, Ordering::Relaxed);
+        meter.peak_memory.fetch_max(total, Ordering::Relaxed);
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS_MAX)
+    }
+}

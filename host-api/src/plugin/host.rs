@@ -1,0 +1,148 @@
+//! The engine that compiles and runs guests, and what it offers them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::artifact::Refused;
+use super::bindings::{self, PluginPre};
+use super::call::Plugin;
+use super::guest::{Guest, TABLE_ELEMENTS_MAX};
+use super::lane::SlowLane;
+
+/// How often a guest that computes gives way, and is looked at.
+const EPOCH: Duration = Duration::from_millis(10);
+
+/// Bytes of a linear memory that stay with its slot between calls. Without it every call returns its pages to the
+/// kernel, and threads wait for each other there.
+const KEEP_RESIDENT_BYTES: usize = 512 * 1024;
+
+/// Core instances, memories and tables of one component. A Rust guest has three instances (itself and the two that
+/// tie it to its imports) and one memory.
+const INSTANCES_PER_GUEST: u32 = 24;
+const MEMORIES_PER_GUEST: u32 = 2;
+const TABLES_PER_GUEST: u32 = 8;
+
+/// What one call of a guest may use.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestLimits {
+    /// Linear memory, all memories of the guest together, in bytes.
+    pub memory_max_bytes: usize,
+    /// Units of fuel: about one for each instruction.
+    pub fuel: u64,
+    /// The answer, in bytes of its JSON.
+    pub output_max_bytes: usize,
+}
+
+/// What all guests of a process may use.
+#[derive(Clone, Copy, Debug)]
+pub struct HostLimits {
+    /// What one call may use.
+    pub guest: GuestLimits,
+    /// Calls at once, over all plugins. Further ones wait.
+    pub calls: u32,
+    /// Calls at once of one plugin. Further ones wait.
+    pub calls_per_plugin: u32,
+}
+
+/// Compiles and runs plugins. Cheap to clone.
+#[derive(Clone)]
+pub struct PluginHost {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) engine: Engine,
+    linker: Linker<Guest>,
+    pub(super) lane: SlowLane,
+    pub(super) limits: HostLimits,
+    /// As many as the pool has places.
+    pub(super) places: Semaphore,
+    /// One compilation at a time.
+    compiler: Semaphore,
+}
+
+impl PluginHost {
+    /// A host with nothing in it.
+    ///
+    /// # Errors
+    /// Says what this machine does not give: address space, threads.
+    pub fn new(limits: HostLimits) -> Result<Self, Refused> {
+        let refused = |error: wasmtime::Error| Refused(format!("the sandbox cannot be set up: {error:#}"));
+        let engine = Engine::new(&config(&limits)).map_err(refused)?;
+        let mut linker = Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(&mut linker).map_err(refused)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(refused)?;
+        add_insecure_random(&mut linker).map_err(refused)?;
+        bindings::Plugin::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest).map_err(refused)?;
+        let thread = |error: std::io::Error| Refused(format!("the sandbox cannot be set up: {error}"));
+        let ticking = engine.weak();
+        std::thread::Builder::new().name("weir-epoch".to_owned()).spawn(move || tick(&ticking)).map_err(thread)?;
+        let shared = Shared {
+            lane: SlowLane::new().map_err(thread)?,
+            engine,
+            linker,
+            places: Semaphore::new(limits.calls as usize),
+            limits,
+            compiler: Semaphore::new(1),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Compiles an admitted component, in the background and at the lowest priority: it may take seconds.
+    ///
+    /// # Errors
+    /// Says what in the component cannot be compiled or does not fit the contract.
+    pub async fn compile(&self, component: Arc<[u8]>) -> Result<Plugin, Refused> {
+        let gone = || Refused("the compiler gave up".to_owned());
+        let _turn = self.shared.compiler.acquire().await.map_err(|_| gone())?;
+        let engine = self.shared.engine.clone();
+        let compiled = self.shared.lane.run_blocking(move || Component::from_binary(&engine, &component)).await;
+        let refused = |error: wasmtime::Error| Refused(format!("the component cannot be used: {error:#}"));
+        let component = compiled.ok_or_else(gone)?.map_err(refused)?;
+        let pre = self.shared.linker.instantiate_pre(&component).and_then(PluginPre::new).map_err(refused)?;
+        Ok(Plugin::new(Arc::clone(&self.shared), pre))
+    }
+}
+
+fn config(limits: &HostLimits) -> Config {
+    let calls = limits.calls;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(calls)
+        .total_core_instances(calls.saturating_mul(INSTANCES_PER_GUEST))
+        .total_memories(calls.saturating_mul(MEMORIES_PER_GUEST))
+        .total_tables(calls.saturating_mul(TABLES_PER_GUEST))
+        .total_stacks(calls)
+        .max_core_instances_per_component(INSTANCES_PER_GUEST)
+        .max_memories_per_component(MEMORIES_PER_GUEST)
+        .max_tables_per_component(TABLES_PER_GUEST)
+        .max_memory_size(limits.guest.memory_max_bytes)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES);
+    let mut config = Config::new();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool)).epoch_interruption(true).consume_fuel(true);
+    config
+}
+
+/// Of `wasi:random` the bundle of interfaces for http has only the secure one.
+fn add_insecure_random(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    use wasmtime_wasi::WasiView as _;
+    use wasmtime_wasi::p2::bindings::random;
+    use wasmtime_wasi::random::WasiRandom;
+    random::insecure::add_to_linker::<Guest, WasiRandom>(linker, |guest| guest.ctx().ctx.random())?;
+    random::insecure_seed::add_to_linker::<Guest, WasiRandom>(linker, |guest| guest.ctx().ctx.random())
+}
+
+/// Advances the epoch for as long as the engine lives.
+fn tick(engine: &EngineWeak) {
+    loop {
+        std::thread::sleep(EPOCH);
+        match engine.upgrade() {
+            Some(engine) => engine.increment_epoch(),
+            None => return,
+        }
+    }
+}
