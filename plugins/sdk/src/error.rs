@@ -1,0 +1,97 @@
+//! How a tool says that it did not work.
+
+use std::time::Duration;
+
+/// Why a tool has no good answer. There are two channels.
+///
+/// [`ToolError::answer`] is an *answer* that says what went wrong: the step completes with `is_error`, and the workflow
+/// decides what follows. Everything else *fails the call*: the step is tried again when that may help, and fails when
+/// not. `?` on any error of the standard kind fails the call for good.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolError {
+    pub(crate) kind: Kind,
+    pub(crate) message: String,
+    pub(crate) code: Option<String>,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Answer,
+    Arguments,
+    UnknownTool,
+    Retryable,
+    Permanent,
+}
+
+impl ToolError {
+    fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), code: None, retry_after: None }
+    }
+
+    /// An answer that says what went wrong.
+    #[must_use]
+    pub fn answer(message: impl Into<String>) -> Self {
+        Self::new(Kind::Answer, message)
+    }
+
+    /// The arguments pass the schema and are still wrong.
+    #[must_use]
+    pub fn invalid_arguments(message: impl Into<String>) -> Self {
+        Self::new(Kind::Arguments, message)
+    }
+
+    /// The call failed, and trying again may help.
+    #[must_use]
+    pub fn retryable(message: impl Into<String>) -> Self {
+        Self::new(Kind::Retryable, message)
+    }
+
+    /// The call failed, and trying again will not help.
+    #[must_use]
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self::new(Kind::Permanent, message)
+    }
+
+    pub(crate) fn unknown_tool(name: &str) -> Self {
+        Self::new(Kind::UnknownTool, format!("this plugin has no tool named {name:?}"))
+    }
+
+    /// With a stable name of the cause, such as `rate-limited`, for machines.
+    #[must_use]
+    pub fn with_code(mut self, code: impl Into<String>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+
+    /// Not to be tried again before so long. Of use for [`ToolError::retryable`].
+    #[must_use]
+    pub fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether it fails the call and another attempt may help.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.kind == Kind::Retryable
+    }
+}
+
+impl<E: std::error::Error> From<E> for ToolError {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        Self::permanent(message)
+    }
+}

@@ -1,0 +1,83 @@
+//! The table of a plugin's tools, which `plugin!` writes, and what is done with it.
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::Kind;
+use crate::{Answer, Context, Output, ToolError};
+
+/// One tool, as its function's text says.
+pub struct Tool {
+    /// The function's name.
+    pub name: &'static str,
+    /// For people.
+    pub title: Option<&'static str>,
+    /// The doc comment.
+    pub description: &'static str,
+    /// What it does to the world.
+    pub hints: Hints,
+    /// JSON Schema of the arguments.
+    pub input_schema: fn() -> Value,
+    /// JSON Schema of the structured content.
+    pub output_schema: fn() -> Option<Value>,
+    /// Answers a call. The arguments are JSON text.
+    pub call: fn(&str, &Context) -> Result<Answer, ToolError>,
+}
+
+/// Hints of the Model Context Protocol; what is not said is none.
+#[derive(Clone, Copy)]
+#[allow(missing_docs)]
+pub struct Hints {
+    pub read_only: Option<bool>,
+    pub destructive: Option<bool>,
+    pub idempotent: Option<bool>,
+    pub open_world: Option<bool>,
+}
+
+impl Hints {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn are_empty(self) -> bool {
+        [self.read_only, self.destructive, self.idempotent, self.open_world].iter().all(Option::is_none)
+    }
+}
+
+/// A tool's function.
+type Function<I, O> = fn(I, &Context) -> Result<O, ToolError>;
+
+/// The schema of a function's arguments.
+pub fn input_schema<I: JsonSchema, O>(_: Function<I, O>) -> Value {
+    schemars::schema_for!(I).to_value()
+}
+
+/// The schema of a function's structured content.
+pub fn output_schema<I, O: Output>(_: Function<I, O>) -> Option<Value> {
+    O::schema()
+}
+
+/// Calls a function with arguments in JSON text.
+///
+/// # Errors
+/// What the function says, or that the arguments do not fit its type.
+pub fn run<I: DeserializeOwned, O: Output>(
+    function: Function<I, O>,
+    arguments: &str,
+    context: &Context,
+) -> Result<Answer, ToolError> {
+    let input = serde_json::from_str(arguments)
+        .map_err(|error| ToolError::invalid_arguments(format!("the arguments do not fit: {error}")))?;
+    function(input, context)?.into_answer()
+}
+
+/// Calls a tool by its name. An error that is an answer comes back as one.
+///
+/// # Errors
+/// How the call failed.
+pub fn call(tools: &[Tool], context: &Context, name: &str, arguments: &str) -> Result<Answer, ToolError> {
+    let tool = tools.iter().find(|tool| tool.name == name).ok_or_else(|| ToolError::unknown_tool(name))?;
+    match (tool.call)(arguments, context) {
+        Err(error) if error.kind == Kind::Answer => Ok(Answer { is_error: true, ..Answer::of_text(error.message) }),
+        answered => answered,
+    }
+}
