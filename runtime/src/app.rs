@@ -8,7 +8,9 @@ use axum::ServiceExt;
 use axum::extract::Request;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use weir_host::egress::Egress;
+use weir_host::plugin::PluginHost;
 
 use crate::api::{self, Api};
 use crate::clock::SystemClock;
@@ -16,6 +18,7 @@ use crate::config::{Config, Role};
 use crate::engine::steps::Performer;
 use crate::engine::{Engine, Workbench};
 use crate::store::Store;
+use crate::tools::Tools;
 use crate::vault::Vault;
 use crate::wire::LocalQueue;
 
@@ -37,7 +40,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let store = Store::open(&config.location()?, Arc::clone(&clock) as _).await?;
     let vault = Arc::new(Vault::open(&config.master_key_path())?);
     let egress = Egress::new(config.egress()?).context("the http client")?;
-    let bench = Workbench::new(store.clone(), clock, Performer::new(egress), config.limits());
+    let tools = Tools::new(store.clone(), PluginHost::new(config.plugins())?);
+    let performer = Performer::new(egress, tools.clone());
+    let bench = Workbench::new(store.clone(), clock, performer, config.limits());
     let engine = Engine::new(Arc::new(bench), Arc::new(LocalQueue::default()), config.engine());
     let dispatcher = match config.role {
         Role::All | Role::Worker => Some(engine.start()),
@@ -46,15 +51,21 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             None
         }
     };
+    let mut warming = JoinSet::new();
+    warming.spawn({
+        let tools = tools.clone();
+        async move { tools.warm().await }
+    });
     if let Some(listener) = listener {
         let address = listener.local_addr()?;
         tracing::info!(%address, "listening on http://{address}, documentation at http://{address}/docs");
-        let api = Api { store: store.clone(), engine: engine.clone(), vault, config: Arc::new(config) };
+        let api = Api { store: store.clone(), engine: engine.clone(), tools, vault, config: Arc::new(config) };
         answer(listener, api, &engine, stop).await?;
     } else {
         tracing::info!("executing runs, without a listener");
         stop.recv().await;
     }
+    warming.shutdown().await;
     tracing::info!("stopping: attempts under way are finished or released");
     engine.stop();
     if let Some(dispatcher) = dispatcher {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::{Table, Value};
 use weir_host::egress::{EgressSettings, Policy};
+use weir_host::plugin::{GuestLimits, HostLimits};
 
 use crate::engine::EngineSettings;
 use crate::model::limits::Limits;
@@ -80,6 +81,11 @@ pub struct Config {
     pub response_max_bytes: usize,
     pub redirects_max: u32,
     pub idle_connections_max: usize,
+    pub plugin_max_bytes: usize,
+    pub tool_memory_max_bytes: usize,
+    pub tool_fuel_max_millions: u32,
+    pub tool_calls_max: u32,
+    pub tool_calls_per_plugin_max: u32,
     pub request_max_bytes: usize,
     pub webhook_max_bytes: usize,
     pub wait_max_seconds: u32,
@@ -263,6 +269,20 @@ impl Config {
             redirects_max: self.redirects_max,
             idle_connections_max: self.idle_connections_max,
         })
+    }
+
+    /// What plugins are held to.
+    #[must_use]
+    pub fn plugins(&self) -> HostLimits {
+        HostLimits {
+            guest: GuestLimits {
+                memory_max_bytes: self.tool_memory_max_bytes,
+                fuel: u64::from(self.tool_fuel_max_millions) * 1_000_000,
+                output_max_bytes: self.step_output_max_bytes,
+            },
+            calls: self.tool_calls_max,
+            calls_per_plugin: self.tool_calls_per_plugin_max.min(self.tool_calls_max),
+        }
     }
 
     /// What definitions and runs are held to.

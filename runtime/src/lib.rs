@@ -11,5 +11,6 @@ pub mod engine;
 pub mod model;
 pub mod store;
 pub mod telemetry;
+pub mod tools;
 pub mod vault;
 pub mod wire;

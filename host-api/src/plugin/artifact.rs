@@ -44,6 +44,14 @@ const EXPORTED: (&str, &str) = ("weir:plugin/tools", "0.1.");
 #[error("{0}")]
 pub struct Refused(pub(super) String);
 
+impl Refused {
+    /// A refusal in the words of somebody further in.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
 /// Who a plugin is and what it wants, as it says itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

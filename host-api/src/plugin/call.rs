@@ -27,6 +27,9 @@ const TOOLS_MAX: usize = 100;
 /// What the host copies beside the bytes of an answer: the frames of its lists and records.
 const COPY_SLACK_BYTES: usize = 64 * 1024;
 
+/// Bytes of a tool's own message about a failure.
+const MESSAGE_MAX_BYTES: usize = 4096;
+
 /// Bytes of a trapped guest's last words in a fault's message.
 const LAST_WORDS_MAX_BYTES: usize = 1024;
 
@@ -97,7 +100,7 @@ pub struct Listed {
 
 enum Job {
     List,
-    Call(wit::ToolCall),
+    Call(Box<wit::ToolCall>),
 }
 
 enum Done {
@@ -143,7 +146,7 @@ impl Plugin {
             meta: None,
             resumed: None,
         };
-        let (result, used, meter) = self.perform(Job::Call(request), limits, call.timeout).await;
+        let (result, used, meter) = self.perform(Job::Call(Box::new(request)), limits, call.timeout).await;
         let mut log = meter.log();
         let (lines, progress) = (std::mem::take(&mut log.lines), log.progress.take());
         let outcome = result.and_then(|done| outcome(done, &limits)).map_err(|fault| overruled(fault, &meter));
@@ -269,6 +272,12 @@ fn json_bytes(value: &Value) -> usize {
     count.0
 }
 
+/// What a guest says about its failure ends up in journals and logs.
+fn shortened(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MESSAGE_MAX_BYTES));
+    text
+}
+
 fn reported(fault: wit::Fault) -> Fault {
     let class = match fault.kind {
         wit::FaultKind::InvalidArguments => FaultClass::Arguments,
@@ -280,8 +289,8 @@ fn reported(fault: wit::Fault) -> Fault {
     }
     Fault {
         class,
-        message: fault.message,
-        code: fault.code,
+        message: shortened(fault.message),
+        code: fault.code.map(shortened),
         retry_after: fault.retry_after_ms.map(Duration::from_millis),
     }
 }

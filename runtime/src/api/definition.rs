@@ -98,10 +98,13 @@ struct ToolStepSchema {
     r#type: ToolType,
     /// The tool.
     tool_name: String,
-    /// Its arguments.
-    input: Option<HashMap<String, Value>>,
-    /// The plugin: a name, optionally with `@version`, or a digest.
+    /// Its arguments: an object, or one expression that gives one.
+    input: Option<Value>,
+    /// The plugin: a name, optionally with `@version`, or a digest. What it means now is pinned with the revision.
+    /// Without it the tool is looked for in all plugins.
     plugin: Option<String>,
+    #[schema(inline)]
+    on_tool_error: Option<OnToolError>,
     /// Default `step_<index>`.
     #[schema(min_length = 1, max_length = 128)]
     name: Option<String>,
@@ -160,6 +163,15 @@ enum Method {
     Put,
     Patch,
     Delete,
+}
+
+/// What follows an answer that says what went wrong (`isError`): by default it is the step's output like any other,
+/// and later steps see `is_error`.
+#[derive(ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum OnToolError {
+    Continue,
+    Fail,
 }
 
 /// What to do when a crash interrupted an attempt. Default `retry`.

@@ -7,6 +7,7 @@ mod endpoints;
 mod extract;
 mod openapi;
 mod page;
+mod plugins;
 mod problem;
 mod request;
 mod runs;
@@ -31,6 +32,7 @@ pub use problem::{Problem, ProblemCode};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::store::Store;
+use crate::tools::Tools;
 use crate::vault::Vault;
 
 /// What handlers work with. Cheap to clone.
@@ -40,6 +42,8 @@ pub struct Api {
     pub store: Store,
     /// Everything about runs.
     pub engine: Engine,
+    /// Everything about plugins.
+    pub tools: Tools,
     /// Seals and opens endpoint secrets.
     pub vault: Arc<Vault>,
     /// Limits of requests.
@@ -71,6 +75,9 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(runs::snapshots))
         .routes(routes!(runs::cancel))
         .routes(routes!(runs::redrive))
+        .routes(routes!(plugins::upload, plugins::list))
+        .routes(routes!(plugins::get))
+        .routes(routes!(plugins::tools))
         .routes(routes!(server::health))
 }
 

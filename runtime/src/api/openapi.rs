@@ -28,6 +28,7 @@ use crate::model::time::Timestamp;
         (name = "webhook endpoints", description = "URLs that trigger a workflow"),
         (name = "webhooks", description = "Where senders deliver"),
         (name = "runs", description = "Executions"),
+        (name = "plugins", description = "Components with tools that steps call"),
         (name = "server", description = "The server itself"),
     ),
 )]
@@ -94,6 +95,8 @@ problem_sets! {
     CommandProblems: [403, 404, 409, 422, 500, 503];
     /// Of creating something.
     CreateProblems: [400, 403, 413, 415, 422, 500, 503];
+    /// Of an upload.
+    UploadProblems: [400, 403, 409, 413, 415, 422, 500, 503];
     /// Of creating or changing something that belongs to something else.
     WriteProblems: [400, 403, 404, 409, 413, 415, 422, 500, 503];
     /// Of a delivery.

@@ -67,6 +67,12 @@ problem_codes! {
     RunNotFound = "run_not_found", NOT_FOUND, "There is no such run";
     /// No webhook endpoint has this id or path.
     EndpointNotFound = "endpoint_not_found", NOT_FOUND, "There is no such webhook endpoint";
+    /// No plugin has this name, version or digest.
+    PluginNotFound = "plugin_not_found", NOT_FOUND, "There is no such plugin";
+    /// The bytes are not a plugin that can be used.
+    InvalidPlugin = "invalid_plugin", UNPROCESSABLE_ENTITY, "The plugin is not valid";
+    /// The version of the plugin is another component already.
+    PluginVersionTaken = "plugin_version_taken", CONFLICT, "The plugin's version is taken";
     /// Nothing is at this URL.
     RouteNotFound = "route_not_found", NOT_FOUND, "There is nothing at this URL";
     /// The URL exists, and does not take this method.

@@ -1,5 +1,7 @@
 //! How runs look from outside.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -8,7 +10,7 @@ use uuid::Uuid;
 use crate::model::context::{context, context_size_bytes};
 use crate::model::definition::{Definition, Step};
 use crate::model::error::Failure;
-use crate::model::journal::{Event, Outcome};
+use crate::model::journal::{Event, Outcome, Output, Used};
 use crate::model::state::{Phase, RunState};
 use crate::model::step::StepKind;
 use crate::model::time::Timestamp;
@@ -149,7 +151,7 @@ pub(super) struct StepView {
     /// The address of the step.
     path: String,
     name: String,
-    /// `http` or `persist_snapshot`.
+    /// `http`, `persist_snapshot` or `mcp_tool`.
     r#type: &'static str,
     status: StepStatusView,
     /// Attempts begun.
@@ -171,9 +173,51 @@ pub(super) struct StepView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<std::collections::HashMap<String, String>>)]
     response_headers: Option<indexmap::IndexMap<String, String>>,
+    /// `mcp_tool`: the tool's answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<AnswerView>,
+    /// `mcp_tool`: what the last attempt used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<UsedView>,
     /// What went wrong last.
     #[schema(required = true)]
     error: Option<FailureView>,
+}
+
+/// The answer of a tool, beside the step's result.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ToolAnswer)]
+struct AnswerView {
+    /// Digest of the plugin that answered.
+    plugin: String,
+    /// The content blocks, as the Model Context Protocol writes them.
+    #[schema(value_type = Vec<Object>)]
+    content: Vec<Value>,
+    /// Whether the answer says what went wrong.
+    is_error: bool,
+    /// The answer's `_meta`.
+    #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    meta: Option<Value>,
+}
+
+/// What a call of a tool really used.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Used)]
+struct UsedView {
+    /// Units of fuel: about one for each instruction of the guest.
+    fuel: u64,
+    /// Most linear memory at any time, in bytes.
+    peak_memory_bytes: u64,
+    /// Wall time in milliseconds.
+    time_ms: f64,
+}
+
+impl From<Used> for UsedView {
+    fn from(used: Used) -> Self {
+        let time_ms = Duration::from_micros(used.time_us).as_secs_f64() * 1e3;
+        Self { fuel: used.fuel, peak_memory_bytes: used.peak_memory_bytes, time_ms }
+    }
 }
 
 impl StepView {
@@ -201,8 +245,22 @@ impl StepView {
             result: output.map(|output| output.result.clone()),
             response_status: output.and_then(|output| output.status),
             response_headers: output.and_then(|output| output.headers.clone()),
+            answer: output.and_then(AnswerView::of),
+            used: known.and_then(|known| known.used).map(Into::into),
             error: known.and_then(|known| known.error.as_ref()).map(Into::into),
         }
+    }
+}
+
+impl AnswerView {
+    fn of(output: &Output) -> Option<Self> {
+        let tool = output.tool.as_ref()?;
+        Some(Self {
+            plugin: tool.plugin.to_string(),
+            content: tool.blocks(&output.result),
+            is_error: tool.is_error,
+            meta: tool.meta.clone(),
+        })
     }
 }
 
@@ -269,6 +327,6 @@ impl SnapshotView {
 fn include_keys(step: &Step) -> Option<&[String]> {
     match &step.kind {
         StepKind::PersistSnapshot(snapshot) => snapshot.include_keys.as_deref(),
-        StepKind::Http(_) => None,
+        StepKind::Http(_) | StepKind::McpTool(_) => None,
     }
 }

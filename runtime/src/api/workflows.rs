@@ -18,8 +18,9 @@ use crate::clock::new_id;
 use crate::model::definition::Definition;
 use crate::model::id::WorkflowId;
 use crate::model::limits::Limits;
-use crate::model::reader::{Faults, Members};
+use crate::model::reader::{Fault, Faults, Members};
 use crate::model::time::Timestamp;
+use crate::model::tool::ToolLock;
 use crate::store::{NewRevision, Revision, Workflow, WorkflowChange};
 
 // The macro that makes the document takes an alias for the type that it is.
@@ -32,6 +33,7 @@ const NAME_MAX_CHARS: usize = 200;
 /// A workflow to create.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used: `create` reads the body")]
 pub(super) struct CreateWorkflow {
     /// What people call it.
     #[schema(min_length = 1, max_length = 200)]
@@ -43,6 +45,7 @@ pub(super) struct CreateWorkflow {
 /// A new revision. What is left out stays as it is.
 #[derive(ToSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used: `update` reads the body")]
 pub(super) struct UpdateWorkflow {
     #[schema(min_length = 1, max_length = 200)]
     name: Option<String>,
@@ -63,6 +66,9 @@ pub(super) struct WorkflowView {
     /// The definition, as it was sent.
     #[schema(value_type = Object)]
     definition: Value,
+    /// The plugins that the definition calls: step names, and the digests that are pinned for them.
+    #[schema(value_type = HashMap<String, String>)]
+    tool_lock: ToolLock,
     created_at: Timestamp,
     updated_at: Timestamp,
 }
@@ -76,6 +82,9 @@ pub(super) struct RevisionView {
     name: String,
     #[schema(value_type = Object)]
     definition: Value,
+    /// The plugins that the definition calls: step names, and the digests that are pinned for them.
+    #[schema(value_type = HashMap<String, String>)]
+    tool_lock: ToolLock,
     created_at: Timestamp,
 }
 
@@ -87,6 +96,7 @@ impl From<Workflow> for WorkflowView {
             is_active: workflow.is_active,
             revision: workflow.revision.number,
             definition: workflow.revision.definition,
+            tool_lock: workflow.revision.tool_lock,
             created_at: workflow.created_at,
             updated_at: workflow.updated_at,
         }
@@ -95,8 +105,8 @@ impl From<Workflow> for WorkflowView {
 
 impl From<Revision> for RevisionView {
     fn from(revision: Revision) -> Self {
-        let Revision { number, name, definition, created_at } = revision;
-        Self { number, name, definition, created_at }
+        let Revision { number, name, definition, tool_lock, created_at } = revision;
+        Self { number, name, definition, tool_lock, created_at }
     }
 }
 
@@ -111,15 +121,35 @@ fn read_name(members: &Members<'_>, value: &Value) -> Option<String> {
     Some(name.to_owned())
 }
 
-fn read_definition(value: &Value, limits: &Limits, faults: &Faults) -> Option<Value> {
+fn read_definition(value: &Value, limits: &Limits, faults: &Faults) -> Option<NewDefinition> {
     match Definition::parse(value, limits) {
-        Ok(_) => Some(value.clone()),
+        Ok(parsed) => Some(NewDefinition { document: value.clone(), parsed }),
         Err(found) => {
-            for fault in found {
-                faults.add(&format!("/definition{}", fault.pointer), fault.message);
-            }
+            found.into_iter().map(in_body).for_each(|fault| faults.add(&fault.pointer, fault.message));
             None
         }
+    }
+}
+
+/// A fault of a definition, as a fault of the body that holds it.
+fn in_body(fault: Fault) -> Fault {
+    Fault { pointer: format!("/definition{}", fault.pointer), ..fault }
+}
+
+/// A definition that is sound in itself. Whether its tools exist, the database knows.
+struct NewDefinition {
+    document: Value,
+    parsed: Definition,
+}
+
+impl NewDefinition {
+    /// The document, with the plugins that it calls.
+    async fn locked(self, api: &Api) -> Result<(Value, ToolLock), Problem> {
+        let lock = api.tools.lock(&self.parsed).await?;
+        let refused = |faults: Vec<Fault>| {
+            Problem::faulty(ProblemCode::InvalidDefinition, faults.into_iter().map(in_body).collect())
+        };
+        Ok((self.document, lock.map_err(refused)?))
     }
 }
 
@@ -141,10 +171,11 @@ pub(super) async fn create(State(api): State<Api>, body: JsonBody) -> Result<Jso
         let name = members.require("name").and_then(|value| read_name(members, value));
         let definition =
             members.require("definition").and_then(|value| read_definition(value, api.engine.limits(), faults));
-        Some(CreateWorkflow { name: name?, definition: definition? })
+        Some((name?, definition?))
     })?;
+    let (name, (definition, tool_lock)) = (new.0, new.1.locked(&api).await?);
     let id = WorkflowId(new_id());
-    let created = api.store.create_workflow(id, NewRevision { name: new.name, definition: new.definition }).await?;
+    let created = api.store.create_workflow(id, NewRevision { name, definition, tool_lock }).await?;
     Ok(Json(created.into()))
 }
 
@@ -181,9 +212,14 @@ pub(super) async fn update(
         if name.is_none() && definition.is_none() {
             faults.add("", "needs `name`, `definition` or both");
         }
-        Some(UpdateWorkflow { name: name.flatten(), definition: definition.flatten() })
+        Some((name.flatten(), definition.flatten()))
     })?;
-    let change = WorkflowChange::Revise(update.name, update.definition);
+    let (name, definition) = update;
+    let definition = match definition {
+        Some(definition) => Some(definition.locked(&api).await?),
+        None => None,
+    };
+    let change = WorkflowChange::Revise(name, definition);
     self::change(&api, id, change).await
 }
 

@@ -18,7 +18,7 @@ use super::Workbench;
 use super::revisions::Parsed;
 use crate::clock::jitter;
 use crate::model::context::RunFacts;
-use crate::model::decide::{self, Decision, Effect, current_step_index};
+use crate::model::decide::{self, Call, Decision, Effect, current_step_index};
 use crate::model::error::{AttemptFailure, Failure, FailureCode};
 use crate::model::id::RunId;
 use crate::model::journal::{Event, Outcome, Output, Then};
@@ -163,7 +163,7 @@ impl<'b> Driver<'b> {
             return Ok(());
         }
         for effect in effects {
-            self.in_flight.push(attempt(self.bench, effect));
+            self.in_flight.push(attempt(self.bench, self.run.id, Arc::clone(&self.revision), effect));
         }
         Ok(())
     }
@@ -200,7 +200,7 @@ impl<'b> Driver<'b> {
                 let then = delay.map_or(Then::GiveUp, |delay| Then::Retry { at: now.plus(delay) });
                 tracing::info!(step.path = %path, code = failed.failure.code.as_str(), retry = delay.is_some(),
                     "the attempt failed: {}", failed.failure.message);
-                Event::Failed { path: path.clone(), error: failed.failure.at(path), then, at: now }
+                Event::Failed { path: path.clone(), error: failed.failure.at(path), then, used: failed.used, at: now }
             }
         };
         self.record(vec![event])
@@ -272,12 +272,18 @@ impl<'b> Driver<'b> {
     }
 }
 
-/// One attempt with its timeout.
-fn attempt(bench: &Workbench, effect: Effect) -> Attempt<'_> {
+/// One attempt with its timeout. The time of a tool begins when the tool does: that it waits for its turn in the
+/// sandbox is not its fault.
+fn attempt(bench: &Workbench, run: RunId, revision: Arc<Parsed>, effect: Effect) -> Attempt<'_> {
     Box::pin(async move {
+        let performed = bench.performer.perform(run, &effect, &revision.tool_lock);
+        if matches!(effect.call, Call::Tool(_)) {
+            let result = performed.await;
+            return (effect.path, result);
+        }
         let deadline = bench.clock.now().plus(effect.timeout);
         let result = tokio::select! {
-            result = bench.performer.perform(&effect) => result,
+            result = performed => result,
             () = bench.clock.sleep_until(deadline) => Err(AttemptFailure::retryable(
                 FailureCode::StepTimeout,
                 format!("the attempt took longer than {} seconds", effect.timeout.as_secs_f64()),

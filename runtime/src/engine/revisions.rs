@@ -7,6 +7,7 @@ use crate::model::definition::Definition;
 use crate::model::error::{Failure, FailureCode};
 use crate::model::id::WorkflowId;
 use crate::model::limits::Limits;
+use crate::model::tool::ToolLock;
 use crate::store::{Store, StoreError};
 
 /// Most revisions that are kept parsed.
@@ -16,6 +17,8 @@ const KEPT_MAX: usize = 1024;
 pub(super) struct Parsed {
     pub(super) name: String,
     pub(super) definition: Definition,
+    /// The plugins that its steps call.
+    pub(super) tool_lock: ToolLock,
 }
 
 #[derive(Default)]
@@ -48,7 +51,7 @@ impl Revisions {
                 return unreadable(format!("revision {number} is not valid for this version of Weir: {first}"));
             }
         };
-        let parsed = Arc::new(Parsed { name: revision.name, definition });
+        let parsed = Arc::new(Parsed { name: revision.name, definition, tool_lock: revision.tool_lock });
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEPT_MAX {
             kept.clear();

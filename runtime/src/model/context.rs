@@ -31,7 +31,8 @@ pub struct RunFacts {
     pub created_at: Timestamp,
 }
 
-/// One entry of the context: `{"type", "result"}`, for an `http` step with status and headers beside them.
+/// One entry of the context: `{"type", "result"}`, for an `http` step with status and headers beside them, for an
+/// `mcp_tool` step with the content blocks and `is_error`.
 #[must_use]
 pub fn entry(step: &Step, output: &Output) -> Value {
     let mut entry = Map::new();
@@ -42,6 +43,10 @@ pub fn entry(step: &Step, output: &Output) -> Value {
     }
     if let Some(headers) = &output.headers {
         entry.insert("headers".to_owned(), json!(headers));
+    }
+    if let Some(tool) = &output.tool {
+        entry.insert("content".to_owned(), tool.blocks(&output.result).into());
+        entry.insert("is_error".to_owned(), tool.is_error.into());
     }
     Value::Object(entry)
 }

@@ -13,6 +13,7 @@ use super::path::StepPath;
 use super::state::{Phase, RunState};
 use super::step::{HttpCall, StepKind};
 use super::time::Timestamp;
+use super::tool::ToolCall;
 
 /// What to do now.
 #[derive(Debug)]
@@ -27,6 +28,15 @@ pub enum Decision {
     Finished,
 }
 
+/// What an attempt calls.
+#[derive(Debug)]
+pub enum Call {
+    /// A URL.
+    Http(HttpCall),
+    /// A tool of the plugin that the revision pins for the step.
+    Tool(ToolCall),
+}
+
 /// One attempt of a step with an outside effect.
 #[derive(Debug)]
 pub struct Effect {
@@ -35,7 +45,7 @@ pub struct Effect {
     /// Which attempt.
     pub attempt: u32,
     /// What to call.
-    pub call: HttpCall,
+    pub call: Call,
     /// Longest time of the attempt.
     pub timeout: Duration,
     /// The same over all attempts, until a person redrives the run.
@@ -90,7 +100,7 @@ pub fn interrupted(def: &Definition, state: &RunState, now: Timestamp) -> Vec<Ev
         if step.is_some_and(|step| step.on_interrupt == OnInterrupt::Fail) {
             let message = "the process ended during the attempt, and the step says `on_interrupt: fail`";
             let error = Failure::new(FailureCode::Interrupted, message).at(path);
-            events.push(Event::Failed { path: path.clone(), error, then: Then::GiveUp, at: now });
+            events.push(Event::Failed { path: path.clone(), error, then: Then::GiveUp, used: None, at: now });
         } else {
             events.push(Event::Interrupted { path: path.clone(), then: Then::Retry { at: now }, at: now });
         }
@@ -123,7 +133,8 @@ pub fn completed(path: &StepPath, output: Output, state: &RunState, limits: &Lim
     } else {
         return Event::Completed { path: path.clone(), output, at: now };
     };
-    Event::Failed { path: path.clone(), error: Failure::new(code, message).at(path), then: Then::GiveUp, at: now }
+    let (error, used) = (Failure::new(code, message).at(path), output.tool.map(|tool| tool.used));
+    Event::Failed { path: path.clone(), error, then: Then::GiveUp, used, at: now }
 }
 
 fn finish(outcome: Outcome, error: Option<Failure>, at: Timestamp) -> Decision {
@@ -136,6 +147,7 @@ fn begin(scope: &StepScope<'_>, step: &Step, limits: &Limits, now: Timestamp) ->
             path: step.path.clone(),
             error: error.at(&step.path),
             then: Then::GiveUp,
+            used: None,
             at: now,
         }])
     };
@@ -147,17 +159,21 @@ fn begin(scope: &StepScope<'_>, step: &Step, limits: &Limits, now: Timestamp) ->
     match &step.kind {
         StepKind::PersistSnapshot(snapshot) => {
             let keys = context_keys(scope.def, scope.state, scope.index, snapshot.include_keys.as_deref());
-            let output = Output { result: json!({ "keys": keys }), status: None, headers: None };
+            let output = Output::of(json!({ "keys": keys }));
             Decision::Record(vec![completed(&step.path, output, scope.state, limits, now)])
         }
         StepKind::Http(http) => match http.render(scope) {
-            Ok(call) => Decision::Perform(vec![effect(scope, step, call, limits)]),
+            Ok(call) => Decision::Perform(vec![effect(scope, step, Call::Http(call), limits)]),
+            Err(error) => failed(error),
+        },
+        StepKind::McpTool(tool) => match tool.render(scope) {
+            Ok(call) => Decision::Perform(vec![effect(scope, step, Call::Tool(call), limits)]),
             Err(error) => failed(error),
         },
     }
 }
 
-fn effect(scope: &StepScope<'_>, step: &Step, call: HttpCall, limits: &Limits) -> Effect {
+fn effect(scope: &StepScope<'_>, step: &Step, call: Call, limits: &Limits) -> Effect {
     let known = scope.state.steps.get(&step.path);
     let redrive = match scope.state.redrives {
         0 => String::new(),
@@ -245,10 +261,10 @@ mod tests {
             {"name": "c", "type": "http", "url": "http://x/{{ steps.a.result.id }}"},
         ]);
         let path = StepPath::top;
-        let output = |result: Value| Output { result, status: None, headers: None };
+        let output = Output::of;
         let failed = |then| {
             let error = Failure::new(FailureCode::HttpStatus, "500").at(&path("a"));
-            Event::Failed { path: path("a"), error, then, at: at(2) }
+            Event::Failed { path: path("a"), error, then, used: None, at: at(2) }
         };
         let started = Event::Started { at: at(0) };
         let attempted = Event::Attempted { path: path("a"), attempt: 1, at: at(1) };

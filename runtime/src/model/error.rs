@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::journal::Used;
 use super::path::StepPath;
 
 /// Declares the failure codes with their snake_case text and their page.
@@ -58,6 +59,28 @@ failure_codes! {
     StepOutputTooLarge = "step_output_too_large",
     /// The outputs of the run's steps together are larger than the limit.
     ContextTooLarge = "context_too_large",
+    /// The arguments of the tool do not fit its input schema, or the tool refuses them.
+    InvalidToolArguments = "invalid_tool_arguments",
+    /// The tool trapped.
+    ToolTrapped = "tool_trapped",
+    /// The tool used up its stack.
+    ToolStackExhausted = "tool_stack_exhausted",
+    /// The tool wanted more memory than it may have.
+    ToolMemoryExceeded = "tool_memory_exceeded",
+    /// The tool computed more than it may.
+    ToolFuelExhausted = "tool_fuel_exhausted",
+    /// The tool handed over more than it may.
+    ToolOutputTooLarge = "tool_output_too_large",
+    /// The tool broke the contract between plugins and Weir.
+    ToolContractBroken = "tool_contract_broken",
+    /// The tool wanted what was not granted, and failed.
+    ToolAccessDenied = "tool_access_denied",
+    /// The tool says that its call failed.
+    ToolFailed = "tool_failed",
+    /// The tool's answer says what went wrong, and the step says `on_tool_error: fail`.
+    ToolError = "tool_error",
+    /// The plugin that the revision pins cannot be run here.
+    PluginUnusable = "plugin_unusable",
     /// The process ended during the attempt and the step says `on_interrupt: fail`.
     Interrupted = "interrupted",
     /// The run took longer than its `timeout_seconds`.
@@ -104,18 +127,20 @@ pub struct AttemptFailure {
     pub retryable: bool,
     /// The earliest time for another attempt, where the target named one (`Retry-After`, RFC 9110 section 10.2.3).
     pub retry_after: Option<Duration>,
+    /// `mcp_tool`: what the attempt used.
+    pub used: Option<Used>,
 }
 
 impl AttemptFailure {
     /// A failure that no further attempt will mend.
     #[must_use]
     pub fn permanent(code: FailureCode, message: impl Into<String>) -> Self {
-        Self { failure: Failure::new(code, message), retryable: false, retry_after: None }
+        Self { failure: Failure::new(code, message), retryable: false, retry_after: None, used: None }
     }
 
     /// A failure that may pass.
     #[must_use]
     pub fn retryable(code: FailureCode, message: impl Into<String>) -> Self {
-        Self { failure: Failure::new(code, message), retryable: true, retry_after: None }
+        Self { failure: Failure::new(code, message), retryable: true, retry_after: None, used: None }
     }
 }

@@ -2,11 +2,12 @@
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::Failure;
 use super::path::StepPath;
 use super::time::Timestamp;
+use super::tool::PluginDigest;
 
 /// Something that happened to a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +51,9 @@ pub enum Event {
         error: Failure,
         /// What comes next.
         then: Then,
+        /// `mcp_tool`: what the attempt used.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        used: Option<Used>,
         /// When.
         at: Timestamp,
     },
@@ -107,6 +111,65 @@ pub struct Output {
     /// `http`: the headers of the answer, names in lower case, repeated ones joined by `, `.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headers: Option<IndexMap<String, String>>,
+    /// `mcp_tool`: the answer of the tool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<Box<ToolOutput>>,
+}
+
+impl Output {
+    /// An output that is nothing but a result.
+    #[must_use]
+    pub fn of(result: Value) -> Self {
+        Self { result, status: None, headers: None, tool: None }
+    }
+}
+
+/// What a tool answered, beside the result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ToolOutput {
+    /// The plugin that answered.
+    pub plugin: PluginDigest,
+    /// The content blocks, as the Model Context Protocol writes them; `None` is one text block with the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Vec<Value>>,
+    /// Whether the answer says what went wrong.
+    pub is_error: bool,
+    /// The answer's `_meta`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<Value>,
+    /// What the call used.
+    pub used: Used,
+}
+
+impl ToolOutput {
+    /// The content blocks of an answer whose result is `result`.
+    #[must_use]
+    pub fn blocks(&self, result: &Value) -> Vec<Value> {
+        self.content.clone().unwrap_or_else(|| vec![Self::text_block(result)])
+    }
+
+    /// `blocks` as they are stored beside `result`: a text that repeats it is not stored a second time.
+    #[must_use]
+    pub fn stored(blocks: Vec<Value>, result: &Value) -> Option<Vec<Value>> {
+        let repeats = matches!(blocks.as_slice(), [only] if *only == Self::text_block(result));
+        (!repeats).then_some(blocks)
+    }
+
+    fn text_block(result: &Value) -> Value {
+        let text = result.as_str().map_or_else(|| result.to_string(), str::to_owned);
+        json!({"type": "text", "text": text})
+    }
+}
+
+/// What a call of a tool really used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// Units of fuel: about one for each instruction of the guest.
+    pub fuel: u64,
+    /// Most linear memory at any time, in bytes.
+    pub peak_memory_bytes: u64,
+    /// Wall time, in microseconds.
+    pub time_us: u64,
 }
 
 /// What arrives for a run from outside.

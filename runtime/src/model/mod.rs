@@ -19,3 +19,4 @@ pub mod state;
 pub mod step;
 pub mod template;
 pub mod time;
+pub mod tool;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::error::{Failure, FailureCode};
-use super::journal::{Event, Message, Outcome, Output, Then, json_size_bytes};
+use super::journal::{Event, Message, Outcome, Output, Then, Used, json_size_bytes};
 use super::path::StepPath;
 use super::time::Timestamp;
 
@@ -46,6 +46,8 @@ pub struct StepState {
     pub output: Option<Arc<Output>>,
     /// What went wrong last.
     pub error: Option<Failure>,
+    /// `mcp_tool`: what the last attempt used.
+    pub used: Option<Used>,
 }
 
 /// The state of a run.
@@ -117,11 +119,12 @@ impl RunState {
                 self.open_step(path, *at)?;
                 self.settle(path, Phase::Skipped, *at);
             }
-            Event::Failed { path, error, then, at } => {
+            Event::Failed { path, error, then, used, at } => {
                 let step = self.open_step(path, *at)?;
                 step.failures += 1;
                 step.unsettled |= matches!(error.code, FailureCode::StepTimeout | FailureCode::ConnectionFailed);
                 step.error = Some(error.clone());
+                step.used = *used;
                 self.after(path, *then, *at);
             }
             Event::Interrupted { path, then, at } => {
@@ -158,6 +161,7 @@ impl RunState {
     fn completed(&mut self, path: &StepPath, output: &Output, at: Timestamp) -> Result<(), IllegalTransition> {
         let step = self.open_step(path, at)?;
         step.output = Some(Arc::new(output.clone()));
+        step.used = output.tool.as_ref().map(|tool| tool.used);
         step.error = None;
         self.output_bytes += json_size_bytes(output);
         self.settle(path, Phase::Completed, at);
@@ -213,6 +217,7 @@ impl RunState {
             finished_at: None,
             output: None,
             error: None,
+            used: None,
         });
         match step.phase {
             Phase::Running | Phase::Retrying(_) => Ok(step),
@@ -252,7 +257,7 @@ mod tests {
     }
 
     fn output() -> Output {
-        Output { result: 1.into(), status: None, headers: None }
+        Output::of(1.into())
     }
 
     #[test]
@@ -287,7 +292,7 @@ mod tests {
             Event::Started { at: at(0) },
             Event::Completed { path: path(), output: output(), at: at(1) },
             Event::Attempted { path: other.clone(), attempt: 1, at: at(2) },
-            Event::Failed { path: other.clone(), error: error.clone(), then: Then::GiveUp, at: at(3) },
+            Event::Failed { path: other.clone(), error: error.clone(), then: Then::GiveUp, used: None, at: at(3) },
             Event::Finished { outcome: Outcome::Failed, error: Some(error), at: at(3) },
             Event::Received { n: 1, message: Message::Redrive, at: at(9) },
         ];

@@ -9,6 +9,7 @@ use super::error::{Failure, FailureCode};
 use super::expression::{Place, Scope};
 use super::reader::{Members, join, kind_of};
 use super::template::{Template, plain_text};
+use super::tool::ToolStep;
 
 /// What a step does. A closed set: a new kind is a new variant, and the compiler shows every place it needs.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub enum StepKind {
     Http(Box<HttpStep>),
     /// Keeps the context as it is now.
     PersistSnapshot(SnapshotStep),
+    /// Calls a tool of a plugin.
+    McpTool(Box<ToolStep>),
 }
 
 impl StepKind {
@@ -29,6 +32,7 @@ impl StepKind {
         match self {
             Self::Http(_) => "http",
             Self::PersistSnapshot(_) => "persist_snapshot",
+            Self::McpTool(_) => "mcp_tool",
         }
     }
 
@@ -37,16 +41,7 @@ impl StepKind {
         match name {
             "http" => HttpStep::parse(members, place).map(|step| Self::Http(Box::new(step))),
             "persist_snapshot" => SnapshotStep::parse(members, place).map(Self::PersistSnapshot),
-            "mcp_tool" => {
-                // The form is checked as far as it can be, so that its faults show together with this one.
-                members.take("input");
-                members.take("plugin");
-                let tool = members.require("tool_name").and_then(|value| members.string("tool_name", value));
-                if let Some(tool) = tool {
-                    members.fault("tool_name", format!("no plugin of this server offers a tool named `{tool}`"));
-                }
-                None
-            }
+            "mcp_tool" => ToolStep::parse(members, place).map(|step| Self::McpTool(Box::new(step))),
             _ => {
                 members.fault("type", format!("must be `http`, `persist_snapshot` or `mcp_tool`, not `{name}`"));
                 None

@@ -11,6 +11,7 @@ mod endpoints;
 mod inbox;
 mod journal;
 mod page;
+mod plugins;
 mod runs;
 mod workflows;
 mod writer;
@@ -23,6 +24,7 @@ pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, PathTaken};
 pub use inbox::Sent;
 pub use journal::{Append, Appended, Entry, Next};
 pub use page::{Page, PageRequest};
+pub use plugins::{Added, NewPlugin, PluginVersion};
 pub use runs::{Created, Idempotency, NewRun, RunFilter, RunRow, Status};
 pub use workflows::{NewRevision, Revision, Workflow, WorkflowChange};
 

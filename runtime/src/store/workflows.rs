@@ -10,6 +10,7 @@ use super::writer::Op;
 use super::{Store, StoreError, from_json, json_bytes};
 use crate::model::id::WorkflowId;
 use crate::model::time::Timestamp;
+use crate::model::tool::ToolLock;
 
 /// A workflow with its current revision.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Revision {
     pub name: String,
     /// The definition, as it was sent.
     pub definition: Value,
+    /// The plugins that it calls, as they were when it was made.
+    pub tool_lock: ToolLock,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -46,20 +49,22 @@ pub struct NewRevision {
     pub name: String,
     /// A valid definition.
     pub definition: Value,
+    /// The plugins that the definition calls.
+    pub tool_lock: ToolLock,
 }
 
 /// A change of a workflow.
 #[derive(Clone, Debug)]
 pub enum WorkflowChange {
     /// Parts that are `None` are taken from the current revision.
-    Revise(Option<String>, Option<Value>),
+    Revise(Option<String>, Option<(Value, ToolLock)>),
     /// Whether it may be triggered.
     SetActive(bool),
 }
 
 /// The one text that reads a workflow; `$1` stands for its id.
 const SELECT_ONE: &str = "SELECT w.id, w.is_active, w.created_at AS w_created_at, w.updated_at, r.number, r.name, \
-                                 r.definition, r.created_at \
+                                 r.definition, r.tool_lock, r.created_at \
                           FROM workflows w JOIN revisions r ON r.workflow_id = w.id AND r.number = w.revision \
                           WHERE w.id = $1";
 
@@ -67,6 +72,7 @@ struct Create {
     id: Uuid,
     name: String,
     definition: Vec<u8>,
+    tool_lock: Option<Vec<u8>>,
     now: i64,
 }
 
@@ -82,7 +88,8 @@ impl Op for Create {
         .bind(self.now)
         .execute(&mut *db)
         .await?;
-        insert_revision(db, self.id, 1, &self.name, &self.definition, self.now).await?;
+        let content = (self.definition.as_slice(), self.tool_lock.as_deref());
+        insert_revision(db, self.id, 1, &self.name, content, self.now).await?;
         Ok(read_workflow(&sqlx::query(SELECT_ONE).bind(self.id).fetch_one(db).await?))
     }
 }
@@ -92,24 +99,29 @@ async fn insert_revision(
     workflow: Uuid,
     number: u32,
     name: &str,
-    definition: &[u8],
+    (definition, tool_lock): (&[u8], Option<&[u8]>),
     now: i64,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("INSERT INTO revisions (workflow_id, number, name, definition, created_at) VALUES ($1, $2, $3, $4, $5)")
-        .bind(workflow)
-        .bind(number)
-        .bind(name)
-        .bind(definition)
-        .bind(now)
-        .execute(db)
-        .await
-        .map(|_| ())
+    sqlx::query(
+        "INSERT INTO revisions (workflow_id, number, name, definition, tool_lock, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(workflow)
+    .bind(number)
+    .bind(name)
+    .bind(definition)
+    .bind(tool_lock)
+    .bind(now)
+    .execute(db)
+    .await
+    .map(|_| ())
 }
 
 struct Change {
     id: Uuid,
     name: Option<String>,
-    definition: Option<Vec<u8>>,
+    /// A definition and its tool lock.
+    content: Option<(Vec<u8>, Option<Vec<u8>>)>,
     active: Option<bool>,
     now: i64,
 }
@@ -142,8 +154,11 @@ impl Change {
         };
         let number: u32 = current.try_get("number")?;
         let name = self.name.as_deref().map_or_else(|| current.try_get("name"), Ok)?;
-        let definition = self.definition.as_deref().map_or_else(|| current.try_get("definition"), Ok)?;
-        insert_revision(db, self.id, number + 1, name, definition, self.now).await?;
+        let content = match &self.content {
+            Some((definition, tool_lock)) => (definition.as_slice(), tool_lock.as_deref()),
+            None => (current.try_get("definition")?, current.try_get("tool_lock")?),
+        };
+        insert_revision(db, self.id, number + 1, name, content, self.now).await?;
         sqlx::query("UPDATE workflows SET revision = $2, name = $3, updated_at = $4 WHERE id = $1")
             .bind(self.id)
             .bind(number + 1)
@@ -161,8 +176,9 @@ impl Store {
     /// # Errors
     /// When the database cannot be written.
     pub async fn create_workflow(&self, id: WorkflowId, revision: NewRevision) -> Result<Workflow, StoreError> {
-        let definition = json_bytes(&revision.definition)?;
-        self.writer.run(Create { id: id.0, name: revision.name, definition, now: self.clock.now().as_micros() }).await?
+        let (definition, tool_lock) = content_bytes(&revision.definition, &revision.tool_lock)?;
+        let now = self.clock.now().as_micros();
+        self.writer.run(Create { id: id.0, name: revision.name, definition, tool_lock, now }).await?
     }
 
     /// Changes a workflow, if it exists, and answers how it is now.
@@ -175,12 +191,12 @@ impl Store {
         change: WorkflowChange,
     ) -> Result<Option<Workflow>, StoreError> {
         let now = self.clock.now().as_micros();
-        let (name, definition, active) = match change {
-            WorkflowChange::Revise(name, definition) => (name, definition, None),
+        let (name, content, active) = match change {
+            WorkflowChange::Revise(name, content) => (name, content, None),
             WorkflowChange::SetActive(active) => (None, None, Some(active)),
         };
-        let definition = definition.as_ref().map(json_bytes).transpose()?;
-        self.writer.run(Change { id: id.0, name, definition, active, now }).await?.transpose()
+        let content = content.map(|(definition, lock)| content_bytes(&definition, &lock)).transpose()?;
+        self.writer.run(Change { id: id.0, name, content, active, now }).await?.transpose()
     }
 
     /// Reads a workflow.
@@ -199,7 +215,7 @@ impl Store {
     pub async fn workflows(&self, request: PageRequest) -> Result<Page<Workflow>, StoreError> {
         let rows = sqlx::query(
             "SELECT w.id, w.is_active, w.created_at AS w_created_at, w.updated_at, r.number, r.name, r.definition, \
-                    r.created_at \
+                    r.tool_lock, r.created_at \
              FROM workflows w JOIN revisions r ON r.workflow_id = w.id AND r.number = w.revision \
              WHERE w.id < $1 ORDER BY w.id DESC LIMIT $2",
         )
@@ -216,7 +232,8 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn revision(&self, workflow: WorkflowId, number: u32) -> Result<Option<Revision>, StoreError> {
-        let sql = "SELECT number, name, definition, created_at FROM revisions WHERE workflow_id = $1 AND number = $2";
+        let sql = "SELECT number, name, definition, tool_lock, created_at FROM revisions \
+                   WHERE workflow_id = $1 AND number = $2";
         let row = sqlx::query(sql).bind(workflow.0).bind(number).fetch_optional(&self.readers).await?;
         row.as_ref().map(read_revision).transpose()
     }
@@ -227,7 +244,7 @@ impl Store {
     /// When the database cannot be read.
     pub async fn revisions(&self, workflow: WorkflowId, before: u32, most: u32) -> Result<Vec<Revision>, StoreError> {
         let rows = sqlx::query(
-            "SELECT number, name, definition, created_at FROM revisions \
+            "SELECT number, name, definition, tool_lock, created_at FROM revisions \
              WHERE workflow_id = $1 AND number < $2 ORDER BY number DESC LIMIT $3",
         )
         .bind(workflow.0)
@@ -249,11 +266,19 @@ fn read_workflow(row: &SqliteRow) -> Result<Workflow, StoreError> {
     })
 }
 
+/// A definition and its tool lock as they are stored; most definitions call no tool.
+fn content_bytes(definition: &Value, lock: &ToolLock) -> Result<(Vec<u8>, Option<Vec<u8>>), StoreError> {
+    let lock = (!lock.is_empty()).then(|| json_bytes(lock)).transpose()?;
+    Ok((json_bytes(definition)?, lock))
+}
+
 fn read_revision(row: &SqliteRow) -> Result<Revision, StoreError> {
+    let lock: Option<&[u8]> = row.try_get("tool_lock")?;
     Ok(Revision {
         number: row.try_get("number")?,
         name: row.try_get("name")?,
         definition: from_json(row.try_get("definition")?)?,
+        tool_lock: lock.map(from_json).transpose()?.unwrap_or_default(),
         created_at: Timestamp::from_micros(row.try_get("created_at")?),
     })
 }

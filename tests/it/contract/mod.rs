@@ -115,7 +115,7 @@ impl Database {
     }
 
     fn completed(&self, next: Next) -> Append {
-        let output = Output { result: json!("a\0b"), status: None, headers: None };
+        let output = Output::of(json!("a\0b"));
         append(vec![Event::Completed { path: StepPath::top("a"), output, at: self.clock.now() }], next)
     }
 

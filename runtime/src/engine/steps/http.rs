@@ -27,8 +27,7 @@ fn may_pass(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
 }
 
-pub(super) async fn perform(egress: &Egress, effect: &Effect) -> Result<Output, AttemptFailure> {
-    let call = &effect.call;
+pub(super) async fn perform(egress: &Egress, effect: &Effect, call: &HttpCall) -> Result<Output, AttemptFailure> {
     let response = egress.send(request(call, &effect.idempotency_key)?).await.map_err(|error| failure(&error))?;
     let status = response.status;
     if call.expect_status.iter().any(|range| range.contains(&status.as_u16())) {
@@ -97,7 +96,8 @@ fn output(response: &Response) -> Output {
             .or_insert_with(|| value.clone().into_owned());
     }
     let kind = response.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    Output { result: decode(kind, &response.body), status: Some(response.status.as_u16()), headers: Some(headers) }
+    let status = Some(response.status.as_u16());
+    Output { status, headers: Some(headers), ..Output::of(decode(kind, &response.body)) }
 }
 
 /// The body as a value: nothing is null, JSON is JSON, text is a string, anything else an object with base64.

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod plugin;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -91,6 +93,10 @@ enum Command {
         defaults: bool,
     },
 
+    /// Look at a plugin, or call one of its tools, without a server.
+    #[command(subcommand)]
+    Plugin(plugin::Command),
+
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -115,6 +121,10 @@ pub fn main() -> anyhow::Result<()> {
             let config = layers()?.config()?;
             telemetry::start(&config)?;
             runtime()?.block_on(app::serve(config))
+        }
+        Command::Plugin(command) => {
+            let config = layers()?.config()?;
+            runtime()?.block_on(plugin::run(command, config))
         }
         Command::Migrate => {
             let location = layers()?.config()?.location()?;

@@ -1,0 +1,190 @@
+//! Plugins: upload, what is there, and the tools that it offers.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::Api;
+use super::extract::{PathText, Query, read_body};
+use super::openapi::{ListProblems, ReadProblems, UploadProblems};
+use super::page::{List, ListParams, page_request};
+use super::problem::{Problem, ProblemCode};
+use crate::model::reader::Fault;
+use crate::model::time::Timestamp;
+use crate::model::tool::{PluginRef, plugin_name_fault, plugin_version_fault};
+use crate::store::PluginVersion;
+use crate::tools::{Refusal, Upload};
+
+// The macro that makes the document takes an alias for the type that it is.
+type PluginList = List<PluginView>;
+type ToolList = List<ToolView>;
+
+/// Most versions that the answer to one plugin lists.
+const VERSIONS_MAX: u32 = 100;
+
+/// A version of a plugin.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Plugin)]
+pub(super) struct PluginView {
+    /// What people call it.
+    name: String,
+    version: String,
+    /// What it is: the SHA-256 of its component. Revisions of workflows pin it.
+    digest: String,
+    /// Bytes of the component.
+    size_bytes: u64,
+    /// The interfaces that it imports.
+    imports: Vec<String>,
+    /// Names of its tools.
+    tools: Vec<String>,
+    created_at: Timestamp,
+}
+
+/// A version of a plugin, with the others.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PluginDetail)]
+pub(super) struct PluginDetailView {
+    #[serde(flatten)]
+    plugin: PluginView,
+    /// The versions of the same name, newest first.
+    versions: Vec<VersionView>,
+}
+
+/// What a version of a plugin is.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PluginVersion)]
+pub(super) struct VersionView {
+    version: String,
+    digest: String,
+    created_at: Timestamp,
+}
+
+/// A tool, as the Model Context Protocol describes it.
+#[derive(Serialize, ToSchema)]
+#[serde(transparent)]
+#[schema(as = Tool, value_type = Object)]
+pub(super) struct ToolView(Value);
+
+/// What people call an upload, where the component does not say it.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "only its schema is used: `upload` reads the query")]
+pub(super) struct UploadParams {
+    /// Name of the plugin. A component that says its name needs none; another one is refused then.
+    #[param(required = false, min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    name: String,
+    /// Version of the plugin.
+    #[param(required = false, min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9.+-]+$")]
+    version: String,
+}
+
+async fn view(api: &Api, plugin: PluginVersion) -> Result<PluginView, Problem> {
+    let tools = api.store.plugin_tools(plugin.digest).await?;
+    let name = |tool: &Value| tool.get("name").and_then(Value::as_str).map(str::to_owned);
+    Ok(PluginView {
+        name: plugin.name,
+        version: plugin.version,
+        digest: plugin.digest.to_string(),
+        size_bytes: plugin.size_bytes,
+        imports: plugin.imports,
+        tools: tools.iter().filter_map(name).collect(),
+        created_at: plugin.created_at,
+    })
+}
+
+async fn find(api: &Api, text: &str) -> Result<PluginVersion, Problem> {
+    let plugin = PluginRef::parse(text).map_err(|message| Problem::parameter("plugin", message))?;
+    let found = api.store.plugin(&plugin).await?;
+    found.ok_or_else(|| Problem::new(ProblemCode::PluginNotFound, format!("no plugin of this server is `{plugin}`")))
+}
+
+/// Upload a plugin
+///
+/// The body is a WebAssembly component, or a core module with embedded component types, which is wrapped. It is
+/// compiled and asked for its tools, in a sandbox without any access, before anything is kept. The newest version of
+/// a name is what the name means; workflows that were saved before keep the version that they were saved with.
+#[utoipa::path(post, operation_id = "upload_plugin", path = "/plugins", tag = "plugins", params(UploadParams),
+    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    responses(
+        (status = 201, body = PluginView, description = "It is stored", headers(("Location" = String))),
+        (status = 200, body = PluginView, description = "The same content was stored under this version before"),
+        UploadProblems,
+    ))]
+pub(super) async fn upload(State(api): State<Api>, mut query: Query, request: Request) -> Result<Response, Problem> {
+    let named = |fault: fn(&str) -> Option<String>| move |text: &str| fault(text).map_or(Ok(text.to_owned()), Err);
+    let name = query.take("name", named(plugin_name_fault));
+    let version = query.take("version", named(plugin_version_fault));
+    query.finish()?;
+    let kind = request.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default().to_owned());
+    let is_wasm = |kind: &String| ["application/wasm", "application/octet-stream"].contains(&kind.trim());
+    if kind.is_some_and(|kind| !is_wasm(&kind)) {
+        return Err(Problem::new(ProblemCode::UnsupportedMediaType, "send the plugin as `application/wasm`"));
+    }
+    let body = read_body(request.into_body(), api.config.plugin_max_bytes, "plugin_max_bytes").await?;
+    let uploaded = api.tools.upload(Upload { bytes: body.to_vec(), name, version }).await.map_err(refused)?;
+    let view = view(&api, uploaded.plugin).await?;
+    if !uploaded.is_new {
+        return Ok(Json(view).into_response());
+    }
+    // Names and versions have only characters that stand in a path as they are.
+    let location = HeaderValue::try_from(format!("/plugins/{}@{}", view.name, view.version));
+    let location = location.map_err(Problem::internal)?;
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(view)).into_response())
+}
+
+fn refused(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::Invalid(message) => Problem::new(ProblemCode::InvalidPlugin, message),
+        Refusal::Named(parameter, message) => {
+            Problem::faulty(ProblemCode::InvalidRequest, vec![Fault { pointer: parameter.to_owned(), message }])
+        }
+        Refusal::VersionTaken(message) => Problem::new(ProblemCode::PluginVersionTaken, message),
+        Refusal::Store(error) => error.into(),
+    }
+}
+
+/// List plugins, each in its newest version, newest first
+#[utoipa::path(get, operation_id = "list_plugins", path = "/plugins", tag = "plugins", params(ListParams),
+    responses((status = 200, body = PluginList), ListProblems))]
+pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Response, Problem> {
+    let request = page_request(&mut query);
+    query.finish()?;
+    let page = api.store.plugins(request).await?;
+    let mut items = Vec::with_capacity(page.items.len());
+    for plugin in page.items {
+        items.push(view(&api, plugin).await?);
+    }
+    Ok(Json(List::of(crate::store::Page { items, next: page.next }, |view| view)).into_response())
+}
+
+/// Get a plugin
+///
+/// By its name (its newest version), as `name@version`, or by its digest.
+#[utoipa::path(get, operation_id = "get_plugin", path = "/plugins/{plugin}", tag = "plugins", params(("plugin" = String, Path)),
+    responses((status = 200, body = PluginDetailView), ReadProblems))]
+pub(super) async fn get(State(api): State<Api>, PathText(plugin): PathText) -> Result<Json<PluginDetailView>, Problem> {
+    let plugin = find(&api, &plugin).await?;
+    let versions = api.store.plugin_versions(&plugin.name, VERSIONS_MAX).await?;
+    let version = |version: PluginVersion| VersionView {
+        version: version.version,
+        digest: version.digest.to_string(),
+        created_at: version.created_at,
+    };
+    let versions = versions.into_iter().map(version).collect();
+    Ok(Json(PluginDetailView { plugin: view(&api, plugin).await?, versions }))
+}
+
+/// List the tools of a plugin
+///
+/// Each as the Model Context Protocol describes it: name, description, inputSchema, and what else the plugin says.
+#[utoipa::path(get, operation_id = "list_plugin_tools", path = "/plugins/{plugin}/tools", tag = "plugins", params(("plugin" = String, Path)),
+    responses((status = 200, body = ToolList), ReadProblems))]
+pub(super) async fn tools(State(api): State<Api>, PathText(plugin): PathText) -> Result<Response, Problem> {
+    let plugin = find(&api, &plugin).await?;
+    let tools = api.store.plugin_tools(plugin.digest).await?;
+    Ok(Json(List::whole(tools.into_iter().map(ToolView).collect())).into_response())
+}

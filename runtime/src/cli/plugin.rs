@@ -1,0 +1,149 @@
+//! `weir plugin`: what a plugin author does before there is a server. The host and its limits are those of `serve`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Subcommand;
+use serde_json::{Value, json};
+use weir_host::plugin::PluginHost;
+
+use super::print;
+use crate::clock::new_id;
+use crate::config::Config;
+use crate::model::definition::STEP_TIMEOUT_DEFAULT;
+use crate::model::id::RunId;
+use crate::model::tool::{OnToolError, ToolCall};
+use crate::telemetry;
+use crate::tools::{Caller, Examined, examine};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Show what a plugin is: its name, its digest, what it imports, its tools and their schemas.
+    ///
+    /// It is tried exactly as an upload would be, and refused for the same reasons.
+    Inspect {
+        /// A component, or a core module as `cargo build --target wasm32-unknown-unknown` makes it.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+
+    /// Call a tool of a plugin in the sandbox, and print its answer.
+    ///
+    /// The answer goes to standard output as JSON, what the tool logs and what the call used to standard error.
+    Call {
+        /// A component or a core module.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+
+        /// The tool.
+        #[arg(value_name = "TOOL")]
+        tool: String,
+
+        /// The arguments, as JSON.
+        #[arg(value_name = "ARGUMENTS", default_value = "{}")]
+        arguments: String,
+
+        /// Longest time of the call, in seconds [default: 30].
+        #[arg(long, value_name = "SECONDS")]
+        timeout: Option<f64>,
+    },
+}
+
+pub(super) async fn run(command: &Command, config: Config) -> anyhow::Result<()> {
+    match command {
+        Command::Inspect { file, json } => inspect(&open(file, &config).await?, file, *json),
+        Command::Call { file, tool, arguments, timeout } => {
+            telemetry::start(&Config { log_level: "warn,weir::tool=trace".to_owned(), ..config.clone() })?;
+            let arguments = serde_json::from_str(arguments).context("the arguments are not JSON")?;
+            let timeout = match timeout {
+                Some(seconds) => Duration::try_from_secs_f64(*seconds).context("--timeout")?,
+                None => STEP_TIMEOUT_DEFAULT,
+            };
+            call(&open(file, &config).await?, tool, arguments, timeout).await
+        }
+    }
+}
+
+async fn open(file: &Path, config: &Config) -> anyhow::Result<Examined> {
+    let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+    if bytes.len() > config.plugin_max_bytes {
+        let (size, limit) = (bytes.len(), config.plugin_max_bytes);
+        bail!("{} has {size} bytes, more than {limit} (`plugin_max_bytes`)", file.display());
+    }
+    let host = PluginHost::new(config.plugins())?;
+    examine(&host, &bytes).await.with_context(|| file.display().to_string())
+}
+
+fn inspect(plugin: &Examined, file: &Path, as_json: bool) -> anyhow::Result<()> {
+    let artifact = &plugin.artifact;
+    if as_json {
+        let document = json!({
+            "digest": plugin.digest,
+            "size_bytes": artifact.component.len(),
+            "imports": artifact.imports,
+            "request": artifact.request,
+            "tools": plugin.listed.tools,
+        });
+        return print(&format!("{document:#}\n"));
+    }
+    let said = artifact.request.as_ref().map_or_else(
+        || "does not say its name: give `?name=` and `?version=` when you upload it".to_owned(),
+        |request| format!("{} {}", request.name, request.version.as_deref().unwrap_or("(no version)")),
+    );
+    let mut text = format!("{}: {said}\n", file.display());
+    text += &format!("  digest   {}\n  size     {} bytes as a component\n", plugin.digest, artifact.component.len());
+    text += "  imports  (none of these leads out of the sandbox)\n";
+    for import in &artifact.imports {
+        text += &format!("             {import}\n");
+    }
+    for tool in &plugin.listed.tools {
+        let description = tool.description.as_deref().unwrap_or("(no description)").replace('\n', "\n           ");
+        text += &format!("\n  {}\n           {description}\n           takes    {}\n", tool.name, tool.input_schema);
+        if let Some(schema) = &tool.output_schema {
+            text += &format!("           gives    {schema}\n");
+        }
+    }
+    let used = plugin.listed.used;
+    text += &format!(
+        "\n  Listing its tools took {} units of fuel, {} KiB of memory and {:.2} ms.\n",
+        used.fuel,
+        used.peak_memory_bytes / 1024,
+        used.time.as_secs_f64() * 1e3
+    );
+    print(&text)
+}
+
+async fn call(plugin: &Examined, tool: &str, arguments: Value, timeout: Duration) -> anyhow::Result<()> {
+    if !plugin.listed.tools.iter().any(|known| known.name == tool) {
+        let names: Vec<&str> = plugin.listed.tools.iter().map(|tool| tool.name.as_str()).collect();
+        bail!("the plugin has no tool named `{tool}`; it has {}", names.join(", "));
+    }
+    let run = RunId(new_id());
+    let by = Caller { run, step: "call".to_owned(), attempt: 1, idempotency_key: format!("{run}:call"), timeout };
+    let call = ToolCall { tool: tool.to_owned(), arguments, on_tool_error: OnToolError::Continue };
+    let called = plugin.loaded.call(&call, by).await;
+    let used = match &called {
+        Ok(output) => output.tool.as_ref().map(|tool| tool.used),
+        Err(failed) => failed.used,
+    };
+    if let Some(used) = used {
+        let (fuel, memory, time) = (used.fuel, used.peak_memory_bytes / 1024, Duration::from_micros(used.time_us));
+        eprintln!("used {fuel} units of fuel, {memory} KiB of memory and {:.3} ms", time.as_secs_f64() * 1e3);
+    }
+    let output = called.map_err(|failed| {
+        let may_help = if failed.retryable { " (another attempt may help)" } else { "" };
+        anyhow::anyhow!("{}: {}{may_help}", failed.failure.code.as_str(), failed.failure.message)
+    })?;
+    let answer = output.tool.context("the call gave no answer of a tool")?;
+    let mut document =
+        json!({"result": output.result, "content": answer.blocks(&output.result), "is_error": answer.is_error});
+    if let Some(meta) = answer.meta {
+        document["_meta"] = meta;
+    }
+    print(&format!("{document:#}\n"))
+}

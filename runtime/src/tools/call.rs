@@ -1,0 +1,195 @@
+//! One call of a tool by a step: arguments held against the schema, the sandbox, and what its report means for a run.
+
+use serde_json::Value;
+use weir_host::plugin::{Answer, Call, Fault, FaultClass, LogLevel, Report};
+
+use super::Tools;
+use super::loaded::{Loaded, Schemas, Unready};
+use crate::model::error::{AttemptFailure, FailureCode};
+use crate::model::id::RunId;
+use crate::model::journal::{Output, ToolOutput, Used};
+use crate::model::reader;
+use crate::model::tool::{OnToolError, PluginDigest, ToolCall};
+
+/// Most faults of arguments that a failure's message names.
+const FAULTS_TOLD: usize = 5;
+
+/// The target of log lines that tools write.
+const LOG_TARGET: &str = "weir::tool";
+
+/// Who calls: what the tool is told of the run, and its time.
+pub struct Caller {
+    /// The run.
+    pub run: RunId,
+    /// The step's path.
+    pub step: String,
+    /// Which attempt.
+    pub attempt: u32,
+    /// The same for all attempts of the step.
+    pub idempotency_key: String,
+    /// Longest time of the call, from when it begins to run.
+    pub timeout: std::time::Duration,
+}
+
+impl Tools {
+    /// Calls a tool. Dropping the future gives the call up.
+    ///
+    /// # Errors
+    /// How the call failed, and whether another one may help.
+    pub async fn call(&self, digest: PluginDigest, call: &ToolCall, by: Caller) -> Result<Output, AttemptFailure> {
+        self.load(digest).await.map_err(|error| unready(digest, &error))?.call(call, by).await
+    }
+}
+
+impl Loaded {
+    /// Calls a tool of this plugin. Dropping the future gives the call up.
+    ///
+    /// # Errors
+    /// How the call failed, and whether another one may help.
+    pub async fn call(&self, call: &ToolCall, by: Caller) -> Result<Output, AttemptFailure> {
+        let digest = self.digest;
+        let Some(schemas) = self.tools.get(&call.tool) else {
+            let message = format!("the plugin {digest} has no tool named `{}`", call.tool);
+            return Err(AttemptFailure::permanent(FailureCode::PluginUnusable, message));
+        };
+        let faults = schemas.input.faults(&call.arguments, "/input");
+        if !faults.is_empty() {
+            let message = format!("the arguments do not fit the tool's schema: {}", told(&faults));
+            return Err(AttemptFailure::permanent(FailureCode::InvalidToolArguments, message));
+        }
+        let (run, step) = (by.run, by.step.clone());
+        let report = self
+            .plugin
+            .call(Call {
+                tool: call.tool.clone(),
+                arguments: call.arguments.to_string(),
+                run_id: by.run.to_string(),
+                step: by.step,
+                attempt: by.attempt,
+                idempotency_key: by.idempotency_key,
+                timeout: by.timeout,
+            })
+            .await;
+        log(&report, run, &step, digest, &call.tool);
+        let used = Used {
+            fuel: report.used.fuel,
+            peak_memory_bytes: report.used.peak_memory_bytes,
+            time_us: u64::try_from(report.used.time.as_micros()).unwrap_or(u64::MAX),
+        };
+        let checked = report.outcome.map_err(|fault| failure(&fault)).and_then(|answer| {
+            check(&answer, schemas)?;
+            output(answer, call, digest, used)
+        });
+        checked.map_err(|failed| AttemptFailure { used: Some(used), ..failed })
+    }
+}
+
+fn told(faults: &[reader::Fault]) -> String {
+    let fault = |fault: &reader::Fault| format!("{}: {}", fault.pointer, fault.message);
+    let mut told: Vec<String> = faults.iter().take(FAULTS_TOLD).map(fault).collect();
+    if faults.len() > FAULTS_TOLD {
+        told.push("and more".to_owned());
+    }
+    told.join("; ")
+}
+
+fn unready(digest: PluginDigest, error: &Unready) -> AttemptFailure {
+    let message = format!("the plugin {digest} cannot be run: {error}");
+    match error {
+        Unready::Store(_) => AttemptFailure::retryable(FailureCode::PluginUnusable, message),
+        _ => AttemptFailure::permanent(FailureCode::PluginUnusable, message),
+    }
+}
+
+/// A structured answer fits the schema that the tool promised (MCP: servers MUST provide results that conform).
+fn check(answer: &Answer, schemas: &Schemas) -> Result<(), AttemptFailure> {
+    let broken = |message: String| Err(AttemptFailure::permanent(FailureCode::ToolContractBroken, message));
+    let fits = |value: &Value| reader::depth_fits(value);
+    if !answer.content.iter().chain(&answer.structured).chain(&answer.meta).all(fits) {
+        return broken(format!("the tool's answer is more than {} levels deep", reader::JSON_DEPTH_MAX));
+    }
+    match (&schemas.output, &answer.structured) {
+        (Some(_), None) if !answer.is_error => {
+            broken("the tool has an output schema and its answer has no structured content".to_owned())
+        }
+        (Some(schema), Some(value)) if !answer.is_error => {
+            let faults = schema.faults(value, "/structuredContent");
+            if faults.is_empty() {
+                return Ok(());
+            }
+            broken(format!("the tool's answer does not fit its own output schema: {}", told(&faults)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The result is the structured content; without one the text; without that, the blocks.
+fn output(answer: Answer, call: &ToolCall, plugin: PluginDigest, used: Used) -> Result<Output, AttemptFailure> {
+    let text = |block: &Value| Some(block.get("text").filter(|_| block["type"] == "text")?.as_str()?.to_owned());
+    let texts: Option<Vec<String>> = answer.content.iter().map(text).collect();
+    if answer.is_error && call.on_tool_error == OnToolError::Fail {
+        let said = texts.map(|texts| texts.join("\n")).filter(|text| !text.is_empty());
+        let message = said.unwrap_or_else(|| "the tool's answer says that it did not work".to_owned());
+        return Err(AttemptFailure::permanent(FailureCode::ToolError, message));
+    }
+    let result = match (answer.structured, texts) {
+        (Some(value), _) => value,
+        (None, Some(texts)) if !texts.is_empty() => Value::String(texts.join("\n")),
+        (None, Some(_)) => Value::Null,
+        (None, None) => Value::Array(answer.content.clone()),
+    };
+    let content = ToolOutput::stored(answer.content, &result);
+    let tool = ToolOutput { plugin, content, is_error: answer.is_error, meta: answer.meta, used };
+    Ok(Output { tool: Some(Box::new(tool)), ..Output::of(result) })
+}
+
+fn failure(fault: &Fault) -> AttemptFailure {
+    let code = match fault.class {
+        FaultClass::Trap => FailureCode::ToolTrapped,
+        FaultClass::Stack => FailureCode::ToolStackExhausted,
+        FaultClass::Memory => FailureCode::ToolMemoryExceeded,
+        FaultClass::Deadline => FailureCode::StepTimeout,
+        FaultClass::Fuel => FailureCode::ToolFuelExhausted,
+        FaultClass::Output => FailureCode::ToolOutputTooLarge,
+        FaultClass::Contract => FailureCode::ToolContractBroken,
+        FaultClass::Denied => FailureCode::ToolAccessDenied,
+        FaultClass::Reported { .. } => FailureCode::ToolFailed,
+        FaultClass::Arguments => FailureCode::InvalidToolArguments,
+        FaultClass::Host => FailureCode::PluginUnusable,
+    };
+    let message = match &fault.code {
+        Some(code) => format!("{} ({code})", fault.message),
+        None => fault.message.clone(),
+    };
+    let mut failed = AttemptFailure::permanent(code, message);
+    failed.retryable = fault.retryable();
+    failed.retry_after = fault.retry_after;
+    failed
+}
+
+/// What the tool said goes to the log, under its run and step.
+fn log(report: &Report, run: RunId, step: &str, plugin: PluginDigest, tool: &str) {
+    for line in &report.log {
+        let (message, fields) = (&line.message, line.fields.as_deref());
+        macro_rules! emit {
+            ($level:ident) => {
+                tracing::$level!(target: LOG_TARGET, { run.id = %run, step.path = step, plugin.digest = %plugin, tool, fields }, "{message}")
+            };
+        }
+        match line.level {
+            LogLevel::Trace => emit!(trace),
+            LogLevel::Debug => emit!(debug),
+            LogLevel::Info => emit!(info),
+            LogLevel::Warn => emit!(warn),
+            LogLevel::Error => emit!(error),
+        }
+    }
+    if let Some(progress) = &report.progress {
+        let (done, total, message) = (progress.done, progress.total, progress.message.as_deref());
+        tracing::debug!(target: LOG_TARGET, { run.id = %run, step.path = step, tool, done, total, message }, "progress");
+    }
+    if report.log_dropped > 0 {
+        let dropped = report.log_dropped;
+        tracing::warn!(target: LOG_TARGET, { run.id = %run, step.path = step, tool, dropped }, "lines of the tool were dropped");
+    }
+}

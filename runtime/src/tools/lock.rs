@@ -1,0 +1,69 @@
+//! What the tools of a definition are when it is saved: the digests that its revision pins.
+
+use serde_json::Value;
+
+use super::Tools;
+use super::schema::Schema;
+use crate::model::definition::Definition;
+use crate::model::reader::{Fault, join};
+use crate::model::step::StepKind;
+use crate::model::tool::{PluginDigest, PluginRef, ToolLock, ToolStep};
+use crate::store::StoreError;
+
+impl Tools {
+    /// Finds the plugin of every tool that `definition` calls.
+    ///
+    /// Arguments without expressions are held against the tool's schema here already: what is wrong with them would be
+    /// wrong in every run.
+    ///
+    /// # Errors
+    /// All steps whose tool cannot be found or whose arguments do not fit, with pointers into the definition.
+    pub async fn lock(&self, definition: &Definition) -> Result<Result<ToolLock, Vec<Fault>>, StoreError> {
+        let (mut lock, mut faults) = (ToolLock::new(), Vec::new());
+        for (index, step) in definition.steps.iter().enumerate() {
+            let StepKind::McpTool(tool) = &step.kind else { continue };
+            let pointer = join("/steps", &index.to_string());
+            match self.find(tool).await? {
+                Ok((digest, input_schema)) => {
+                    faults.extend(argument_faults(tool, &input_schema, &join(&pointer, "input")));
+                    lock.insert(step.name.clone(), digest);
+                }
+                Err((member, message)) => faults.push(Fault { pointer: join(&pointer, member), message }),
+            }
+        }
+        Ok(if faults.is_empty() { Ok(lock) } else { Err(faults) })
+    }
+
+    /// The plugin of a step, and its tool's input schema; or the member of the step that leads nowhere.
+    async fn find(&self, step: &ToolStep) -> Result<Result<(PluginDigest, Value), (&'static str, String)>, StoreError> {
+        let name = &step.tool;
+        let digest = match &step.plugin {
+            Some(plugin) => match self.store.plugin(plugin).await? {
+                Some(found) => found.digest,
+                None => return Ok(Err(("plugin", format!("no plugin of this server is `{plugin}`")))),
+            },
+            None => match self.store.plugins_with_tool(name).await?.as_slice() {
+                [] => return Ok(Err(("tool_name", format!("no plugin of this server offers a tool named `{name}`")))),
+                [(_, digest)] => *digest,
+                several => {
+                    let names: Vec<&str> = several.iter().map(|(name, _)| name.as_str()).collect();
+                    let message = format!("several plugins offer a tool named `{name}`: {}", names.join(", "));
+                    return Ok(Err(("tool_name", format!("{message}; say which in `plugin`"))));
+                }
+            },
+        };
+        let tools = self.store.plugin_tools(digest).await?;
+        let found = tools.iter().find(|tool| tool["name"] == name.as_str());
+        Ok(found.map(|tool| (digest, tool["inputSchema"].clone())).ok_or_else(|| {
+            let names: Vec<&str> = tools.iter().filter_map(|tool| tool["name"].as_str()).collect();
+            let plugin = step.plugin.as_ref().map(PluginRef::to_string).unwrap_or_default();
+            ("tool_name", format!("the plugin `{plugin}` has no tool named `{name}`; it has {}", names.join(", ")))
+        }))
+    }
+}
+
+fn argument_faults(tool: &ToolStep, input_schema: &Value, pointer: &str) -> Vec<Fault> {
+    let Some(input) = tool.literal_input() else { return Vec::new() };
+    // A stored schema was compiled before; should this version not take it, the call will say so.
+    Schema::compile(input_schema).map_or_else(|_| Vec::new(), |schema| schema.faults(input, pointer))
+}

@@ -1,0 +1,64 @@
+//! Plugins and their tools: from the bytes that somebody uploads to the answer that a step gets. The only room that
+//! knows both the database and the sandbox.
+//!
+//! A component is admitted, compiled and asked for its tools ([`examine()`]), and kept, when it is uploaded ([`upload`]); a definition's tools are
+//! looked up when it is saved ([`lock`]); a call holds its arguments against the tool's schema, goes into the sandbox,
+//! and comes back as a step's output or as a failure with a code ([`call`]). `tests/it/plugins.rs` and
+//! `tests/it/sandbox.rs` show all of it with real guests.
+
+mod call;
+mod examine;
+mod loaded;
+mod lock;
+mod schema;
+mod upload;
+
+use std::sync::Arc;
+
+use weir_host::plugin::PluginHost;
+
+use crate::store::Store;
+
+pub use call::Caller;
+pub use examine::{Examined, examine};
+pub use loaded::Loaded;
+pub use upload::{Refusal, Upload, Uploaded};
+
+/// The room. Cheap to clone.
+#[derive(Clone)]
+pub struct Tools {
+    store: Store,
+    host: PluginHost,
+    loaded: Arc<loaded::Shelf>,
+}
+
+impl Tools {
+    /// The tools of the plugins in `store`, run by `host`.
+    #[must_use]
+    pub fn new(store: Store, host: PluginHost) -> Self {
+        Self { store, host, loaded: Arc::default() }
+    }
+
+    /// Compiles what the newest version of every plugin is, so that the first calls after a start need not wait.
+    pub async fn warm(&self) {
+        let mut request = crate::store::PageRequest { limit: 100, after: None };
+        loop {
+            let page = match self.store.plugins(request).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%error, "plugins are compiled when they are called first");
+                    return;
+                }
+            };
+            for plugin in page.items {
+                if let Err(error) = self.load(plugin.digest).await {
+                    tracing::warn!(plugin.name, plugin.digest = %plugin.digest, %error, "a plugin cannot be used");
+                }
+            }
+            match page.next {
+                Some(next) => request.after = Some(next),
+                None => return,
+            }
+        }
+    }
+}

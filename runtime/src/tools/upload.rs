@@ -1,0 +1,107 @@
+//! Upload: bytes become a stored plugin, or a refusal that says why. Everything is tried before anything is kept.
+
+use weir_host::plugin::Refused;
+
+use super::{Examined, Tools, examine};
+use crate::model::tool::{PluginRef, plugin_name_fault, plugin_version_fault};
+use crate::store::{Added, NewPlugin, PluginVersion, StoreError};
+
+/// What somebody uploads.
+pub struct Upload {
+    /// A component, or a core module with embedded component types.
+    pub bytes: Vec<u8>,
+    /// The plugin's name, for a component that does not say it.
+    pub name: Option<String>,
+    /// The plugin's version, for a component that does not say it.
+    pub version: Option<String>,
+}
+
+/// What became of it.
+pub struct Uploaded {
+    /// The plugin as it is stored.
+    pub plugin: PluginVersion,
+    /// Whether it was not there before.
+    pub is_new: bool,
+}
+
+/// Why an upload is not kept.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The bytes are not a plugin: what is malformed, wanted and not offered, or not as the contract says.
+    Invalid(String),
+    /// The name or the version is not given, given twice differently, or not one. The parameter and the rule.
+    Named(&'static str, String),
+    /// The version is another component already.
+    VersionTaken(String),
+    /// The database cannot do it.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        Self::Invalid(refused.to_string())
+    }
+}
+
+impl Tools {
+    /// Admits, compiles and asks a plugin, and keeps it.
+    ///
+    /// # Errors
+    /// Why it is refused; nothing is kept then.
+    pub async fn upload(&self, upload: Upload) -> Result<Uploaded, Refusal> {
+        let Upload { bytes, name, version } = upload;
+        let Examined { digest, artifact, listed, loaded, .. } = examine(&self.host, &bytes).await?;
+        drop(bytes);
+        let said = artifact.request.as_ref();
+        let name = named("name", name, said.map(|said| said.name.as_str()), plugin_name_fault)?;
+        let version = said.and_then(|said| said.version.as_deref()).map_or_else(
+            || named("version", version.clone(), None, plugin_version_fault),
+            |said| named("version", version.clone(), Some(said), plugin_version_fault),
+        )?;
+        let documents = listed.tools.iter().map(|tool| Ok((tool.name.clone(), serde_json::to_value(tool)?)));
+        let documents = documents.collect::<Result<Vec<_>, serde_json::Error>>();
+        let new = NewPlugin {
+            name: name.clone(),
+            version: version.clone(),
+            digest,
+            component: artifact.component,
+            imports: artifact.imports,
+            tools: documents.map_err(|error| Refusal::Invalid(error.to_string()))?,
+        };
+        let added = self.store.add_plugin(new).await?;
+        if let Added::VersionTaken(other) = added {
+            let message =
+                format!("`{name}@{version}` is stored already with other content ({other}): give it a new version");
+            return Err(Refusal::VersionTaken(message));
+        }
+        self.loaded.put(loaded);
+        let stored = self.store.plugin(&PluginRef::Version(name, version)).await?;
+        let plugin = stored.ok_or_else(|| StoreError::Unreadable("an uploaded plugin is gone".to_owned()))?;
+        tracing::info!(plugin.name, plugin.version, plugin.digest = %digest, "a plugin was uploaded");
+        Ok(Uploaded { plugin, is_new: added == Added::New })
+    }
+}
+
+/// The name or version that the request gives, or the component says; where both do, they agree.
+fn named(
+    which: &'static str,
+    given: Option<String>,
+    said: Option<&str>,
+    fault: impl Fn(&str) -> Option<String>,
+) -> Result<String, Refusal> {
+    let refused = |message: String| Err(Refusal::Named(which, message));
+    match (given, said) {
+        (Some(given), Some(said)) if given != said => refused(format!("the component says that it is `{said}`")),
+        (None, None) => refused("is missing, and the component does not say it".to_owned()),
+        (given, said) => {
+            let text = given.or_else(|| said.map(str::to_owned)).unwrap_or_default();
+            fault(&text).map_or(Ok(text), refused)
+        }
+    }
+}
