@@ -20,6 +20,8 @@ pub fn start(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::builder()
         .parse(&config.log_level)
         .with_context(|| format!("log_level `{}` is neither a level nor a filter", config.log_level))?;
+    // What a guest makes the library complain of is for whoever debugs the library, and a guest could do it for ever.
+    let filter = filter.add_directive("wasmtime_wasi_http=error".parse()?);
     let json = match config.log_format {
         LogFormat::Json => true,
         LogFormat::Human => false,

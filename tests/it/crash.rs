@@ -2,7 +2,7 @@
 //! a clock that the test moves. Whatever it was doing, the next claim goes on from the journal alone and ends in the
 //! same state.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,14 +15,23 @@ use uuid::Uuid;
 use weir::clock::Clock as _;
 use weir::engine::steps::Performer;
 use weir::engine::{Drove, Workbench, drive};
+use weir::model::definition::Definition;
 use weir::model::id::{RunId, WorkflowId};
 use weir::model::journal::{Event, Message};
 use weir::model::limits::Limits;
 use weir::model::state::{Phase, RunState};
 use weir::store::{Claimed, Location, NewRevision, NewRun, Store};
+use weir::tools::{Tools, Upload};
 use weir_host::egress::{Egress, EgressSettings, Policy};
+use weir_host::plugin::{GuestLimits, HostLimits, PluginHost};
 use weir_tests::clock::ManualClock;
 use weir_tests::target::Target;
+
+/// Setting up a sandbox takes address space and threads: one is enough for all scenes.
+static HOST: LazyLock<PluginHost> = LazyLock::new(|| {
+    let guest = GuestLimits { memory_max_bytes: 1 << 26, fuel: 1 << 40, output_max_bytes: 1 << 20 };
+    PluginHost::new(HostLimits { guest, calls: 4, calls_per_plugin: 4 }).expect("a sandbox")
+});
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -71,11 +80,18 @@ impl Scene {
             redirects_max: 3,
             idle_connections_max: 4,
         });
-        let performer = Performer::new(egress.expect("a client"));
+        let tools = Tools::new(store.clone(), HOST.clone());
+        let performer = Performer::new(egress.expect("a client"), tools.clone());
         let bench = Workbench::new(store.clone(), Arc::new(clock.clone()), performer, limits());
         let workflow = WorkflowId(Uuid::from_u128(1));
         let definition = weir_tests::definition(&(script.steps)(&target));
-        let revision = NewRevision { name: "crash".to_owned(), definition };
+        if definition.to_string().contains("mcp_tool") {
+            let upload = Upload { bytes: weir_tests::plugin::bytes("greet"), name: None, version: None };
+            tools.upload(upload).await.expect("a plugin");
+        }
+        let parsed = Definition::parse(&definition, &limits()).expect("sound");
+        let tool_lock = tools.lock(&parsed).await.expect("read").expect("found");
+        let revision = NewRevision { name: "crash".to_owned(), definition, tool_lock };
         store.create_workflow(workflow, revision).await.expect("created");
         let run = RunId(Uuid::from_u128(2));
         let new = NewRun {
@@ -237,6 +253,21 @@ async fn a_run_that_retries() {
             target.answer_with("/flaky", |_| async { "up again" });
             target.answer_with("/after", |_| async { "done" });
         },
+        cancel: false,
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_that_calls_a_tool() {
+    survives(Script {
+        steps: |target| {
+            json!([
+                {"type": "mcp_tool", "name": "greet", "tool_name": "greet", "input": {"name": "{{ trigger.who }}"}},
+                {"type": "http", "name": "after", "url": target.url("/after"), "query": {"said": "{{ steps.greet.result }}"}},
+            ])
+        },
+        answers: |target| target.answer_with("/after", |_| async { "done" }),
         cancel: false,
     })
     .await;

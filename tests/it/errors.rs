@@ -54,10 +54,17 @@ async fn every_problem_has_its_shape() {
         format!("/workflows/{NOBODY}"),
         format!("/runs/{NOBODY}"),
         format!("/webhook-endpoints/{NOBODY}"),
+        "/plugins/nobody".to_owned(),
         "/no/such/thing".to_owned(),
     ] {
         refused(&mut seen, &known, weir.request(Method::GET, &path)).await;
     }
+    refused(&mut seen, &known, post("/plugins").body("no plugin")).await;
+    weir.example("greet").await;
+    let other = weir_tests::plugin::patched(&weir_tests::plugin::bytes("greet"), "Hello", "Howdy");
+    let digest = weir.get("/plugins/greet").await.text("digest");
+    let known = [&known[..], &[(digest.as_str(), "[digest]")]].concat();
+    refused(&mut seen, &known, post("/plugins").body(other)).await;
     refused(&mut seen, &known, weir.request(Method::PATCH, "/runs")).await;
     refused(&mut seen, &known, post("/webhooks/hook").header("x-webhook-secret", "wrong")).await;
     refused(
@@ -218,8 +225,9 @@ async fn failures_of_steps_name_their_code_and_the_limit() {
     let created = weir.post("/workflows", &json!({"name": "short", "definition": definition})).await;
     let run = weir.run(&created.text("id"), &Value::Null).await;
     failure("run_timeout", &weir.finished(&run).await["error"]);
-    // `interrupted` and `quarantined` are shown where processes are killed, `unreadable` below.
-    assert_eq!(FailureCode::ALL.len(), 11 + 3);
+    // `interrupted` and `quarantined` are shown where processes are killed, `unreadable` and `plugin_unusable` below,
+    // `invalid_tool_arguments` in plugins.rs, and nine codes of tools in sandbox.rs.
+    assert_eq!(FailureCode::ALL.len(), 11 + 2 + 2 + 1 + 9);
 }
 
 /// Keeps how a failure looks under its code's name. Outputs hold headers with a time in them: their size is left out.
@@ -305,6 +313,18 @@ async fn a_run_that_this_version_cannot_read_says_so_and_goes_on_when_it_can() {
     assert_eq!(weir.post(&format!("/runs/{run}/redrive"), &Value::Null).await.status, 202);
     assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
     assert_eq!(target.received("/a").len(), 1);
+}
+
+#[tokio::test]
+async fn a_plugin_that_is_gone_fails_the_step_that_calls_it() {
+    let mut weir = Weir::start(&[]).await;
+    weir.example("greet").await;
+    let steps = json!([{"type": "mcp_tool", "tool_name": "greet", "input": {"name": "Ada"}}]);
+    let workflow = weir.workflow(&steps).await;
+    let gone = format!("sha256:{}", "0".repeat(64));
+    sql(&mut weir, &format!("UPDATE revisions SET tool_lock = CAST('{{\"step_0\": \"{gone}\"}}' AS BLOB)")).await;
+    let run = weir.run(&workflow, &Value::Null).await;
+    failure("plugin_unusable", &weir.finished(&run).await["error"]);
 }
 
 /// Changes the database behind the server's back, while it is down.

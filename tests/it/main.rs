@@ -11,3 +11,5 @@ mod errors;
 mod kill;
 mod openapi;
 mod original;
+mod plugins;
+mod sandbox;

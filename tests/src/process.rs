@@ -238,6 +238,22 @@ impl Weir {
         created.text("id")
     }
 
+    /// Uploads a plugin.
+    pub async fn upload(&self, plugin: Vec<u8>) -> Answer {
+        let request = self.request(Method::POST, "/plugins").header("content-type", "application/wasm");
+        answer(request.body(plugin)).await
+    }
+
+    /// Uploads an example plugin.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn example(&self, name: &str) -> Value {
+        let uploaded = self.upload(crate::plugin::bytes(name)).await;
+        assert_eq!(uploaded.status, StatusCode::CREATED, "{}", uploaded.body);
+        uploaded.body
+    }
+
     /// Registers a webhook endpoint with the secret `s3cret`.
     pub async fn endpoint(&self, workflow: &str, path: &str) -> String {
         let body = json!({"path": path, "secret": "s3cret"});

@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use wasmtime::{Store, UpdateDeadline, WasmBacktrace};
+use wasmtime::{Store, UpdateDeadline};
 
 use super::GuestLimits;
 use super::bindings::PluginPre;
 use super::bindings::weir::plugin::tool_types as wit;
-use super::fault::{Fault, FaultClass, classify};
+use super::fault::{Fault, FaultClass, classify, innermost};
 use super::guest::{Guest, Meter};
 use super::host::Shared;
 use super::log::{LogLine, Progress};
@@ -20,6 +20,9 @@ use super::mcp::{self, Answer, Tool};
 /// What `list-tools` may use: it is asked once, and needs little.
 const LIST_FUEL: u64 = 500_000_000;
 const LIST_TIME: Duration = Duration::from_secs(1);
+
+/// Fuel that a guest is given at once: a call that was given up is known to have used so much less than it did.
+const FUEL_INTERVAL: u64 = 50_000_000;
 
 /// Tools of one plugin.
 const TOOLS_MAX: usize = 100;
@@ -34,7 +37,7 @@ const MESSAGE_MAX_BYTES: usize = 4096;
 const LAST_WORDS_MAX_BYTES: usize = 1024;
 
 /// Functions of a trapped guest that a fault's message names.
-const FRAMES_MAX: usize = 4;
+const FRAMES_TOLD: usize = 4;
 
 /// A compiled component that is ready for calls. Cheap to clone.
 #[derive(Clone)]
@@ -66,7 +69,7 @@ pub struct Call {
 /// What a call really used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Used {
-    /// Units of fuel. Of a call that was given up: as far as it is known, at most 10 ms old.
+    /// Units of fuel. Of a call that was given up it is known to the last 50 million.
     pub fuel: u64,
     /// Most linear memory at any time, in bytes.
     pub peak_memory_bytes: u64,
@@ -187,7 +190,8 @@ async fn work(pre: PluginPre<Guest>, job: Job, meter: Arc<Meter>, limits: GuestL
         meter.set_fuel(limits.fuel.saturating_sub(left));
         Ok(UpdateDeadline::Yield(1))
     });
-    let result = match store.set_fuel(limits.fuel) {
+    let fueled = store.set_fuel(limits.fuel).and_then(|()| store.fuel_async_yield_interval(Some(FUEL_INTERVAL)));
+    let result = match fueled {
         Ok(()) => enter(&pre, job, &mut store).await,
         Err(error) => Err(error),
     };
@@ -220,12 +224,10 @@ fn explained(mut fault: Fault, error: &wasmtime::Error, stderr: &[u8], meter: &M
     let end = said.floor_char_boundary(LAST_WORDS_MAX_BYTES);
     if !said.is_empty() {
         fault.message = format!("{}; its last words: {}", fault.message, &said[..end]);
-    } else if let Some(trace) = error.downcast_ref::<WasmBacktrace>() {
-        let names: Vec<&str> =
-            trace.frames().iter().filter_map(wasmtime::FrameInfo::func_name).take(FRAMES_MAX).collect();
-        if !names.is_empty() {
-            fault.message = format!("{}; in {}", fault.message, names.join(", called by "));
-        }
+    } else if fault.class != FaultClass::Memory
+        && let Some(names) = innermost(error, FRAMES_TOLD)
+    {
+        fault.message = format!("{}; in {names}", fault.message);
     }
     fault
 }

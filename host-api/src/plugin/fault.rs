@@ -1,8 +1,9 @@
 //! How a call of a tool fails: a closed set of classes, each with its own meaning for whoever may try again.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
-use wasmtime::{PoolConcurrencyLimitError, Trap};
+use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
 use super::guest::Meter;
 
@@ -62,6 +63,32 @@ impl Fault {
     }
 }
 
+/// Frames of a trapped guest that are looked at.
+pub(super) const FRAMES_SEEN: usize = 64;
+
+/// Different functions in as many frames as are seen, when they call each other without end.
+const RECURSION_MAX: usize = 8;
+
+/// Whether the guest trapped deep in a recursion.
+fn recurses(error: &wasmtime::Error) -> bool {
+    let Some(trace) = error.downcast_ref::<WasmBacktrace>() else { return false };
+    let functions: HashSet<u32> = trace.frames().iter().map(wasmtime::FrameInfo::func_index).collect();
+    trace.frames().len() >= FRAMES_SEEN && functions.len() <= RECURSION_MAX
+}
+
+/// The innermost functions of a trapped guest, as its compiler wrote them down.
+pub(super) fn innermost(error: &wasmtime::Error, most: usize) -> Option<String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in error.downcast_ref::<WasmBacktrace>()?.frames().iter().filter_map(wasmtime::FrameInfo::func_name) {
+        let name = format!("{:#}", rustc_demangle::demangle(name));
+        if names.last() != Some(&name) {
+            names.push(name);
+        }
+    }
+    names.truncate(most);
+    (!names.is_empty()).then(|| names.join(", called by "))
+}
+
 /// What wasmtime's error means. `meter` knows what the guest was refused before.
 pub(super) fn classify(error: &wasmtime::Error, meter: &Meter, limits: &super::GuestLimits) -> Fault {
     if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
@@ -87,6 +114,8 @@ pub(super) fn classify(error: &wasmtime::Error, meter: &Meter, limits: &super::G
             let message = format!("the tool wanted more than {} bytes of memory, and trapped", limits.memory_max_bytes);
             Fault::new(FaultClass::Memory, message)
         }
+        // The stack that compilers keep in linear memory lies below everything else there: it ends outside of it.
+        Trap::MemoryOutOfBounds if recurses(error) => Fault::new(FaultClass::Stack, "the tool used up its stack"),
         trap => Fault::new(FaultClass::Trap, format!("the tool trapped: {trap}")),
     }
 }

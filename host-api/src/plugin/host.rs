@@ -1,5 +1,6 @@
 //! The engine that compiles and runs guests, and what it offers them.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAl
 use super::artifact::Refused;
 use super::bindings::{self, PluginPre};
 use super::call::Plugin;
+use super::fault::FRAMES_SEEN;
 use super::guest::{Guest, TABLE_ELEMENTS_MAX};
 use super::lane::SlowLane;
 
@@ -123,7 +125,11 @@ fn config(limits: &HostLimits) -> Config {
         .table_elements(TABLE_ELEMENTS_MAX)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES);
     let mut config = Config::new();
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool)).epoch_interruption(true).consume_fuel(true);
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .epoch_interruption(true)
+        .wasm_backtrace_max_frames(NonZero::new(FRAMES_SEEN))
+        .consume_fuel(true);
     config
 }
 

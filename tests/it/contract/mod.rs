@@ -14,6 +14,7 @@ use weir::model::error::{Failure, FailureCode};
 use weir::model::id::{RunId, WorkflowId};
 use weir::model::journal::{Event, Outcome, Output};
 use weir::model::path::StepPath;
+use weir::model::tool::ToolLock;
 use weir::store::{Append, Appended, Claimed, Created, Location, NewRevision, NewRun, Next, Status, Store};
 use weir_tests::clock::ManualClock;
 
@@ -35,7 +36,7 @@ async fn sqlite() -> Database {
     let (dir, clock) = (TempDir::new().expect("a directory"), ManualClock::default());
     let location = Location::Embedded { path: dir.path().join("weir.db") };
     let store = Store::open(&location, Arc::new(clock.clone())).await.expect("opens");
-    let nothing = NewRevision { name: "w".to_owned(), definition: json!({"steps": []}) };
+    let nothing = NewRevision { name: "w".to_owned(), definition: json!({"steps": []}), tool_lock: ToolLock::new() };
     store.create_workflow(WORKFLOW, nothing).await.expect("created");
     Database { store, clock, location, _dir: dir }
 }
@@ -52,7 +53,7 @@ macro_rules! contract {
                 a_finished_run_is_never_claimed, only_a_failed_run_is_opened_again,
                 claims_without_progress_make_a_suspect, a_release_counts_no_interruption,
                 suspects_are_claimed_one_at_a_time_and_by_themselves, due_runs_are_claimed_the_longest_due_first,
-                revisions_never_change, a_path_belongs_to_one_endpoint, pages_follow_each_other_without_gaps,
+                revisions_never_change, a_version_of_a_plugin_is_one_component, a_path_belongs_to_one_endpoint, pages_follow_each_other_without_gaps,
                 a_value_with_a_nul_character_harms_nobody, opening_again_voids_every_claim,
             }
         })*

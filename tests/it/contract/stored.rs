@@ -7,9 +7,10 @@ use serde_json::json;
 use uuid::Uuid;
 use weir::clock::Clock as _;
 use weir::model::id::{EndpointId, RunId, WorkflowId};
+use weir::model::tool::{PluginDigest, PluginRef, ToolLock};
 use weir::store::{
-    Created, EndpointChange, Idempotency, NewEndpoint, NewRevision, NewRun, Next, PageRequest, PathTaken, RunFilter,
-    Status, Store, WorkflowChange,
+    Added, Created, EndpointChange, Idempotency, NewEndpoint, NewPlugin, NewRevision, NewRun, Next, PageRequest,
+    PathTaken, RunFilter, Status, Store, WorkflowChange,
 };
 
 use super::{Database, LEASE, WORKFLOW, written};
@@ -59,7 +60,11 @@ pub(super) async fn a_batch_of_creations_is_all_there(db: Database) {
 }
 
 pub(super) async fn revisions_never_change(db: Database) {
-    let revision = |name: &str, n: i32| NewRevision { name: name.to_owned(), definition: json!({"z": n, "a": "\0"}) };
+    let revision = |name: &str, n: i32| NewRevision {
+        name: name.to_owned(),
+        definition: json!({"z": n, "a": "\0"}),
+        tool_lock: ToolLock::from([(format!("step_{n}"), PluginDigest([7; 32]))]),
+    };
     let workflow = WorkflowId(Uuid::from_u128(8));
     db.store.create_workflow(workflow, revision("one", 1)).await.expect("created");
     let revise = WorkflowChange::Revise(Some("two".to_owned()), None);
@@ -74,8 +79,56 @@ pub(super) async fn revisions_never_change(db: Database) {
     let numbers: Vec<_> =
         db.store.revisions(id, u32::MAX, 10).await.expect("readable").iter().map(|r| r.number).collect();
     assert_eq!(numbers, [2, 1]);
+    // What a revision does not say anew, it keeps: also the plugins that its definition means.
+    assert_eq!(
+        (&workflow.revision.tool_lock, &first.tool_lock),
+        (&revision("", 1).tool_lock, &revision("", 1).tool_lock)
+    );
     let nobody = WorkflowId(Uuid::from_u128(9));
     assert!(db.store.change_workflow(nobody, WorkflowChange::SetActive(true)).await.expect("answered").is_none());
+}
+
+pub(super) async fn a_version_of_a_plugin_is_one_component(db: Database) {
+    let plugin = |name: &str, version: &str, n: u8| NewPlugin {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        digest: PluginDigest([n; 32]),
+        component: vec![n; 100_000],
+        imports: vec!["a:b/c@1.0.0".to_owned()],
+        tools: vec![(format!("tool_{n}"), json!({"name": format!("tool_{n}")})), ("same".to_owned(), json!({"n": n}))],
+    };
+    let add =
+        async |name: &str, version: &str, n: u8| db.store.add_plugin(plugin(name, version, n)).await.expect("written");
+    assert_eq!(add("a", "1", 1).await, Added::New);
+    assert_eq!(add("a", "1", 1).await, Added::Same);
+    assert_eq!(add("a", "1", 2).await, Added::VersionTaken(PluginDigest([1; 32])));
+    assert_eq!(add("b", "1", 1).await, Added::New);
+    assert_eq!(add("a", "2", 2).await, Added::New);
+    let find = async |text: &str| {
+        let plugin = PluginRef::parse(text).expect("a plugin");
+        let found = db.store.plugin(&plugin).await.expect("readable");
+        found.map(|found| (found.name, found.version, found.digest.0[0], found.size_bytes))
+    };
+    let named = |name: &str, version: &str, n: u8| Some((name.to_owned(), version.to_owned(), n, 100_000));
+    assert_eq!(find("a").await, named("a", "2", 2));
+    assert_eq!(find("a@1").await, named("a", "1", 1));
+    assert_eq!(find("b").await, named("b", "1", 1));
+    assert_eq!(find(&PluginDigest([1; 32]).to_string()).await, named("b", "1", 1));
+    assert_eq!((find("c").await, find("a@3").await), (None, None));
+    assert_eq!(db.store.component(PluginDigest([2; 32])).await.expect("readable"), Some(vec![2; 100_000]));
+    assert_eq!(db.store.component(PluginDigest([3; 32])).await.expect("readable"), None);
+    let offering = db.store.plugins_with_tool("same").await.expect("readable");
+    assert_eq!(offering, [("a".to_owned(), PluginDigest([2; 32])), ("b".to_owned(), PluginDigest([1; 32]))]);
+    let offering = db.store.plugins_with_tool("tool_1").await.expect("readable");
+    assert_eq!(offering, [("b".to_owned(), PluginDigest([1; 32]))]);
+    let tools = db.store.plugin_tools(PluginDigest([1; 32])).await.expect("readable");
+    assert_eq!(tools, [json!({"name": "tool_1"}), json!({"n": 1})]);
+    let page = db.store.plugins(PageRequest { limit: 1, after: None }).await.expect("readable");
+    let rest = db.store.plugins(PageRequest { limit: 1, after: page.next }).await.expect("readable");
+    let names = [page.items, rest.items].concat().into_iter().map(|plugin| plugin.name).collect::<Vec<_>>();
+    assert_eq!((names, rest.next), (vec!["a".to_owned(), "b".to_owned()], None));
+    let versions = db.store.plugin_versions("a", 10).await.expect("readable");
+    assert_eq!(versions.iter().map(|version| version.version.as_str()).collect::<Vec<_>>(), ["2", "1"]);
 }
 
 pub(super) async fn a_path_belongs_to_one_endpoint(db: Database) {

@@ -15,6 +15,19 @@ struct Target {
     authority: String,
 }
 
+/// An answer that is not what its schema says.
+struct Promise;
+
+impl weir_sdk::Output for Promise {
+    fn schema() -> Option<Value> {
+        Some(json!({"type": "number"}))
+    }
+
+    fn into_answer(self) -> Result<Answer, ToolError> {
+        Ok(Answer { structured: Some(json!("a text")), ..Answer::default() })
+    }
+}
+
 weir_sdk::plugin! {
     /// Computes for ever.
     fn endless_loop(_input: Nothing, _cx: &Context) -> Result<Text, ToolError> {
@@ -77,6 +90,11 @@ weir_sdk::plugin! {
         Ok(Text("rested".to_owned()))
     }
 
+    /// Promises a number, and gives a text.
+    fn break_promise(_input: Nothing, _cx: &Context) -> Result<Promise, ToolError> {
+        Ok(Promise)
+    }
+
     /// Fails, and says that it may work later.
     fn fail_for_now(_input: Nothing, _cx: &Context) -> Result<Text, ToolError> {
         Err(ToolError::retryable("the service behind this tool is busy").with_code("busy"))
@@ -104,6 +122,7 @@ mod network {
         let request = OutgoingRequest::new(Fields::new());
         request.set_scheme(Some(&Scheme::Http)).map_err(|()| "the scheme is refused")?;
         request.set_authority(Some(authority)).map_err(|()| "the authority is refused")?;
+        request.set_path_with_query(Some("/")).map_err(|()| "the path is refused")?;
         let response = outgoing_handler::handle(request, None).map_err(|error| error.to_string())?;
         response.subscribe().block();
         match response.get() {
