@@ -109,7 +109,7 @@ async fn well_behaved_runs_go_on_beside_tools_without_an_end() {
     }
     for run in &runs {
         let steps = weir.steps(run).await;
-        assert_eq!(steps[0]["status"], "RUNNING");
+        assert_eq!(steps[0]["status"], "RUNNING", "{steps:?}");
         weir.post(&format!("/runs/{run}/cancel"), &Value::Null).await.expect(202);
     }
     for run in &runs {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use wasmtime::{Store, UpdateDeadline};
 
@@ -101,6 +101,8 @@ pub struct Listed {
     pub used: Used,
 }
 
+type Places = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
 enum Job {
     List,
     Call(Box<wit::ToolCall>),
@@ -158,11 +160,13 @@ impl Plugin {
 
     async fn perform(&self, job: Job, limits: GuestLimits, time: Duration) -> (Result<Done, Fault>, Used, Arc<Meter>) {
         let meter = Arc::new(Meter::default());
-        // Neither semaphore is ever closed.
-        let _turn = self.turns.acquire().await;
-        let _place = self.shared.places.acquire().await;
+        let places =
+            (Arc::clone(&self.turns).acquire_owned().await, Arc::clone(&self.shared.places).acquire_owned().await);
+        let (Ok(turn), Ok(place)) = places else {
+            return (Err(Fault::new(FaultClass::Host, "the host is closed")), Used::default(), meter);
+        };
         let began = Instant::now();
-        let work = Box::pin(work(self.pre.clone(), job, Arc::clone(&meter), limits));
+        let work = Box::pin(work((turn, place), self.pre.clone(), job, Arc::clone(&meter), limits));
         let ended = tokio::time::timeout(time, self.shared.lane.run(work, || meter.ticks())).await;
         let result = match ended {
             Ok(Some(result)) => result,
@@ -178,7 +182,15 @@ impl Plugin {
 }
 
 /// The guest's part of a call: everything that it does happens in here.
-async fn work(pre: PluginPre<Guest>, job: Job, meter: Arc<Meter>, limits: GuestLimits) -> Result<Done, Fault> {
+///
+/// It holds its places: a call that is given up gives them back when its instance is really gone.
+async fn work(
+    _places: Places,
+    pre: PluginPre<Guest>,
+    job: Job,
+    meter: Arc<Meter>,
+    limits: GuestLimits,
+) -> Result<Done, Fault> {
     let mut store = Store::new(pre.engine(), Guest::new(Arc::clone(&meter), &limits));
     store.limiter(|guest| guest);
     store.set_hostcall_fuel(limits.output_max_bytes.saturating_add(COPY_SLACK_BYTES));

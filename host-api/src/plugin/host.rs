@@ -62,7 +62,7 @@ pub(super) struct Shared {
     pub(super) lane: SlowLane,
     pub(super) limits: HostLimits,
     /// As many as the pool has places.
-    pub(super) places: Semaphore,
+    pub(super) places: Arc<Semaphore>,
     /// One compilation at a time.
     compiler: Semaphore,
 }
@@ -87,7 +87,7 @@ impl PluginHost {
             lane: SlowLane::new().map_err(thread)?,
             engine,
             linker,
-            places: Semaphore::new(limits.calls as usize),
+            places: Arc::new(Semaphore::new(limits.calls as usize)),
             limits,
             compiler: Semaphore::new(1),
         };

@@ -1,16 +1,23 @@
 //! Reads requests: paths, queries and bodies become values or a [`Problem`], never a refusal of the framework.
 
-use axum::body::{Body, HttpBody, to_bytes};
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::Api;
 use super::problem::{Problem, ProblemCode};
 use crate::model::reader::{Fault, Faults, JSON_DEPTH_MAX, Members, depth_fits};
+
+/// How much of a body that is too large is taken and thrown away, and for how long.
+const DISCARD_MAX_BYTES: usize = 64 << 20;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The id in the path.
 pub(super) struct Id<T>(pub(super) T);
@@ -116,22 +123,36 @@ impl FromRequest<Api> for JsonBody {
 
 /// Reads a body up to `limit` bytes.
 pub(super) async fn read_body(body: Body, limit: usize, setting: &str) -> Result<Bytes, Problem> {
-    let too_large = || {
-        let detail = format!("the body is larger than {limit} bytes (`{setting}`)");
-        Problem::new(ProblemCode::PayloadTooLarge, detail)
-    };
-    // What announces itself as too large is refused before it is sent.
-    if HttpBody::size_hint(&body).lower() > limit as u64 {
-        return Err(too_large());
+    let announced = usize::try_from(HttpBody::size_hint(&body).lower()).unwrap_or(usize::MAX);
+    let mut chunks = body.into_data_stream();
+    let (mut bytes, mut too_large) = (BytesMut::new(), announced > limit);
+    while !too_large && let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Problem::new(ProblemCode::MalformedJson, "the body ended before its time"))?;
+        too_large = chunk.len() > limit - bytes.len();
+        bytes.extend_from_slice(&chunk);
     }
-    to_bytes(body, limit).await.map_err(|error| {
-        let cause = std::error::Error::source(&error);
-        if cause.is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>) {
-            too_large()
-        } else {
-            Problem::new(ProblemCode::MalformedJson, "the body ended before its time")
+    if too_large {
+        discard(chunks).await;
+        let detail = format!("the body is larger than {limit} bytes (`{setting}`)");
+        return Err(Problem::new(ProblemCode::PayloadTooLarge, detail));
+    }
+    Ok(bytes.freeze())
+}
+
+/// Takes the rest of a body that is refused, within bounds: a client that is still sending when the connection is closed
+/// would be told that it broke, and not why.
+async fn discard(mut chunks: BodyDataStream) {
+    let mut left = DISCARD_MAX_BYTES;
+    let taken = async {
+        while let Some(Ok(chunk)) = chunks.next().await {
+            match left.checked_sub(chunk.len()) {
+                Some(less) => left = less,
+                None => break,
+            }
         }
-    })
+    };
+    // Whoever sends more, or slower, is cut off.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, taken).await;
 }
 
 /// Whether a body says that it is JSON. One that says nothing is taken for JSON, as the original did.

@@ -69,6 +69,22 @@ pub(super) struct VersionView {
 #[schema(as = Tool, value_type = Object)]
 pub(super) struct ToolView(Value);
 
+/// How to name a plugin.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "only its schema is used: `PluginRef` reads the path")]
+pub(super) struct PluginParam {
+    /// Its name (the newest version), `name@version`, or its digest.
+    #[param(pattern = "^([A-Za-z0-9][A-Za-z0-9_-]{0,63}(@[A-Za-z0-9.+-]{1,64})?|sha256:[0-9A-Fa-f]{64})$")]
+    plugin: String,
+}
+
+/// A WebAssembly binary.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[expect(dead_code, reason = "only its schema is used: `upload` reads the body")]
+pub(super) struct Wasm(Vec<u8>);
+
 /// What people call an upload, where the component does not say it.
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -108,7 +124,7 @@ async fn find(api: &Api, text: &str) -> Result<PluginVersion, Problem> {
 /// compiled and asked for its tools, in a sandbox without any access, before anything is kept. The newest version of
 /// a name is what the name means; workflows that were saved before keep the version that they were saved with.
 #[utoipa::path(post, operation_id = "upload_plugin", path = "/plugins", tag = "plugins", params(UploadParams),
-    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    request_body(content((Wasm = "application/wasm"), (Wasm = "application/octet-stream"))),
     responses(
         (status = 201, body = PluginView, description = "It is stored", headers(("Location" = String))),
         (status = 200, body = PluginView, description = "The same content was stored under this version before"),
@@ -164,7 +180,7 @@ pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Res
 /// Get a plugin
 ///
 /// By its name (its newest version), as `name@version`, or by its digest.
-#[utoipa::path(get, operation_id = "get_plugin", path = "/plugins/{plugin}", tag = "plugins", params(("plugin" = String, Path)),
+#[utoipa::path(get, operation_id = "get_plugin", path = "/plugins/{plugin}", tag = "plugins", params(PluginParam),
     responses((status = 200, body = PluginDetailView), ReadProblems))]
 pub(super) async fn get(State(api): State<Api>, PathText(plugin): PathText) -> Result<Json<PluginDetailView>, Problem> {
     let plugin = find(&api, &plugin).await?;
@@ -181,7 +197,7 @@ pub(super) async fn get(State(api): State<Api>, PathText(plugin): PathText) -> R
 /// List the tools of a plugin
 ///
 /// Each as the Model Context Protocol describes it: name, description, inputSchema, and what else the plugin says.
-#[utoipa::path(get, operation_id = "list_plugin_tools", path = "/plugins/{plugin}/tools", tag = "plugins", params(("plugin" = String, Path)),
+#[utoipa::path(get, operation_id = "list_plugin_tools", path = "/plugins/{plugin}/tools", tag = "plugins", params(PluginParam),
     responses((status = 200, body = ToolList), ReadProblems))]
 pub(super) async fn tools(State(api): State<Api>, PathText(plugin): PathText) -> Result<Response, Problem> {
     let plugin = find(&api, &plugin).await?;
