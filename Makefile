@@ -4,21 +4,26 @@
 CARGO ?= cargo
 TOOLS ?= $(CURDIR)/target/tools
 
-.PHONY: demo test lint run openapi
+.PHONY: demo test lint plugins run openapi
 
 demo: ## Show the main job on a real server, with real calls, and again after a kill -9
 	@echo "building (the first time takes some minutes) ..."
+	@plugins/build.sh --locked --quiet -p transform
 	@$(CARGO) build --quiet --locked -p weir
 	@$(CARGO) run --quiet --locked -p weir-tests --example demo
 
 test: lint ## Everything that is promised, proved
 	@bash tests/tools/system.sh
+	@$(MAKE) --no-print-directory plugins
 	$(CARGO) build --locked -p weir
 	@TOOLS_DIR="$(TOOLS)" bash tests/tools/nextest.sh
 	PATH="$(TOOLS)/bin:$$PATH" TOOLS_DIR="$(TOOLS)" $(CARGO) nextest run --locked --workspace --profile ci
 
 lint: ## Format, lints, and (where cargo-deny is installed) licences and sources
 	@bash tests/tools/lint.sh
+
+plugins: ## The example plugins, as WebAssembly
+	plugins/build.sh --locked -p greet -p transform -p misbehave -p misbehave-listing
 
 run: ## A server on http://127.0.0.1:8000, with its state in ./weir-data
 	$(CARGO) run --locked -p weir -- serve

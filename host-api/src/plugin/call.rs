@@ -139,23 +139,29 @@ impl Plugin {
     /// Answers one call. Waits for a turn when too many are under way. Dropping the future gives the call up.
     pub async fn call(&self, call: Call) -> Report {
         let limits = self.shared.limits.guest;
-        let deadline_ms = u64::try_from(call.timeout.as_millis()).unwrap_or(u64::MAX);
-        let request = wit::ToolCall {
-            tool: call.tool,
-            arguments: call.arguments,
-            run_id: call.run_id,
-            step: call.step,
-            attempt: call.attempt,
-            idempotency_key: call.idempotency_key,
-            deadline_ms: Some(deadline_ms),
-            meta: None,
-            resumed: None,
-        };
-        let (result, used, meter) = self.perform(Job::Call(Box::new(request)), limits, call.timeout).await;
+        let timeout = call.timeout;
+        let (result, used, meter) = self.perform(Job::Call(Box::new(request(call))), limits, timeout).await;
         let mut log = meter.log();
         let (lines, progress) = (std::mem::take(&mut log.lines), log.progress.take());
         let outcome = result.and_then(|done| outcome(done, &limits)).map_err(|fault| overruled(fault, &meter));
         Report { outcome, used, log: lines, log_dropped: log.dropped, progress }
+    }
+
+    /// Answers one call with nothing around it: a fresh store, instantiate, call, drop. For measurements only.
+    ///
+    /// # Errors
+    /// How the guest failed.
+    pub async fn bare(&self, call: Call) -> Result<(), Fault> {
+        let limits = self.shared.limits.guest;
+        let meter = Arc::new(Meter::default());
+        let mut store = Store::new(self.pre.engine(), Guest::new(Arc::clone(&meter), &limits));
+        store.set_epoch_deadline(u64::MAX / 2);
+        let fueled = store.set_fuel(limits.fuel);
+        let entered = match fueled {
+            Ok(()) => enter(&self.pre, Job::Call(Box::new(request(call))), &mut store).await,
+            Err(error) => Err(error),
+        };
+        entered.map(|_| ()).map_err(|error| classify(&error, &meter, &limits))
     }
 
     async fn perform(&self, job: Job, limits: GuestLimits, time: Duration) -> (Result<Done, Fault>, Used, Arc<Meter>) {
@@ -178,6 +184,21 @@ impl Plugin {
         };
         let used = Used { fuel: meter.fuel(), peak_memory_bytes: meter.peak_memory(), time: began.elapsed() };
         (result, used, meter)
+    }
+}
+
+/// A call as the contract writes it.
+fn request(call: Call) -> wit::ToolCall {
+    wit::ToolCall {
+        tool: call.tool,
+        arguments: call.arguments,
+        run_id: call.run_id,
+        step: call.step,
+        attempt: call.attempt,
+        idempotency_key: call.idempotency_key,
+        deadline_ms: Some(u64::try_from(call.timeout.as_millis()).unwrap_or(u64::MAX)),
+        meta: None,
+        resumed: None,
     }
 }
 

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::clock::SystemClock;
 use crate::config::{Config, DEFAULTS, Layers, Role};
 use crate::store::{self, Location, Store};
-use crate::{api, app, telemetry};
+use crate::{api, app, bench, telemetry};
 
 /// A durable workflow runtime: JSON workflows, triggered by webhooks, that survive any crash.
 #[derive(Parser)]
@@ -97,6 +97,28 @@ enum Command {
     #[command(subcommand)]
     Plugin(plugin::Command),
 
+    /// Measure a server, and what the machine could do at most.
+    ///
+    /// Starts a server of its own, with its state in a directory that goes away, or loads one that runs on this machine:
+    /// it must let http steps call 127.0.0.1 (`egress_allow`), and keeps the runs. Takes some minutes.
+    Bench {
+        /// A running server on this machine.
+        #[arg(long, value_name = "URL")]
+        url: Option<url::Url>,
+
+        /// Runs of each workload.
+        #[arg(long, value_name = "N", default_value_t = 20_000)]
+        runs: u64,
+
+        /// Where the state of the server and the probes of the disk go: on the disk that is to be measured.
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        dir: PathBuf,
+
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -125,6 +147,11 @@ pub fn main() -> anyhow::Result<()> {
         Command::Plugin(command) => {
             let config = layers()?.config()?;
             runtime()?.block_on(plugin::run(command, config))
+        }
+        Command::Bench { url, runs, dir, json } => {
+            let config = layers()?.config()?;
+            let options = bench::Options { url: url.clone(), runs: *runs, dir: dir.clone() };
+            print(&runtime()?.block_on(bench::run(&options, &config, *json))?)
         }
         Command::Migrate => {
             let location = layers()?.config()?.location()?;

@@ -116,6 +116,11 @@ fn make_private(path: &Path) -> Result<(), OpenError> {
     }
 }
 
+/// A connection to a database that holds nothing of value, with the settings of the real one.
+pub(super) async fn scratch(path: &Path) -> Result<SqliteConnection, OpenError> {
+    Ok(options(path).pragma("temp_store", "MEMORY").connect().await?)
+}
+
 /// Opens the writer and the readers, with the schema brought up to date.
 pub(super) async fn open(location: &Location) -> Result<(Lock, SqliteConnection, SqlitePool), OpenError> {
     let Location::Embedded { path } = location;

@@ -12,6 +12,7 @@ mod inbox;
 mod journal;
 mod page;
 mod plugins;
+pub mod probe;
 mod runs;
 mod workflows;
 mod writer;

@@ -84,6 +84,16 @@ impl Loaded {
     }
 }
 
+impl Loaded {
+    /// A call with nothing around it: what `weir bench` compares with.
+    ///
+    /// # Errors
+    /// Whatever the engine says.
+    pub async fn bare(&self, call: Call) -> Result<(), Fault> {
+        self.plugin.bare(call).await
+    }
+}
+
 fn told(faults: &[reader::Fault]) -> String {
     let fault = |fault: &reader::Fault| format!("{}: {}", fault.pointer, fault.message);
     let mut told: Vec<String> = faults.iter().take(FAULTS_TOLD).map(fault).collect();

@@ -1,0 +1,125 @@
+//! How the load generator talks to a server: the API and nothing else.
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{HeaderName, Method};
+use serde_json::{Value, json};
+use url::Url;
+use weir_host::egress::{Egress, EgressSettings, Policy, Request};
+
+/// The secret of the endpoints that are made, and deleted afterwards.
+const SECRET: &str = "bench";
+
+/// A server, and connections to it. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Client {
+    egress: Egress,
+    base: Url,
+}
+
+/// A workflow with a webhook of its own.
+#[derive(Clone)]
+pub(super) struct Hook {
+    workflow: String,
+    endpoint: String,
+    url: Url,
+}
+
+impl Hook {
+    /// A webhook of the bare handler, which starts nothing.
+    pub(super) fn bare(handler: &Url) -> Self {
+        let mut url = handler.clone();
+        url.set_path("/webhooks/weir-bench-01a217dd-f8a1-7c21-9f3c-6c1d5f2f7b11");
+        Self { workflow: String::new(), endpoint: String::new(), url }
+    }
+}
+
+impl Client {
+    pub(super) fn new(base: Url, connections: usize) -> anyhow::Result<Self> {
+        let egress = Egress::new(EgressSettings {
+            policy: Policy::parse(&["127.0.0.0/8", "::1", "localhost"])?,
+            connect_timeout: std::time::Duration::from_secs(10),
+            response_max_bytes: 64 << 20,
+            redirects_max: 0,
+            idle_connections_max: connections,
+        })?;
+        Ok(Self { egress, base })
+    }
+
+    async fn send(&self, method: Method, url: Url, headers: HeaderMap, body: Bytes) -> anyhow::Result<Value> {
+        let response = self.egress.send(Request { method, url: url.clone(), headers, body }).await?;
+        let body = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
+        if !response.status.is_success() {
+            bail!("{url} answered {}: {}", response.status, body["detail"].as_str().unwrap_or_default());
+        }
+        Ok(body)
+    }
+
+    fn url(&self, path: &str) -> anyhow::Result<Url> {
+        self.base.join(path).with_context(|| format!("{} and {path}", self.base))
+    }
+
+    pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.send(Method::GET, self.url(path)?, HeaderMap::new(), Bytes::new()).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+        self.send(Method::POST, self.url(path)?, headers, body.to_string().into()).await
+    }
+
+    pub(super) async fn upload(&self, plugin: Vec<u8>) -> anyhow::Result<()> {
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/wasm"))]);
+        self.send(Method::POST, self.url("/plugins")?, headers, plugin.into()).await.map(|_| ())
+    }
+
+    /// Makes a workflow and a webhook for it.
+    pub(super) async fn hook(&self, name: &str, steps: &Value) -> anyhow::Result<Hook> {
+        let definition = json!({"version": "1.0", "steps": steps});
+        let body = json!({"name": format!("weir bench: {name}"), "definition": definition});
+        let workflow = id(&self.post("/workflows", &body).await?, "id")?;
+        let path = format!("weir-bench-{}", crate::clock::new_id());
+        let endpoint = json!({"path": path, "secret": SECRET});
+        let endpoint = self.post(&format!("/workflows/{workflow}/webhook-endpoints"), &endpoint).await?;
+        let url = self.url(&format!("/webhooks/{path}"))?;
+        Ok(Hook { workflow, endpoint: id(&endpoint, "id")?, url })
+    }
+
+    /// Switches off what was made. Its runs stay, as all runs do.
+    pub(super) async fn retire(&self, hook: &Hook) -> anyhow::Result<()> {
+        let endpoint = self.url(&format!("/webhook-endpoints/{}", hook.endpoint))?;
+        self.send(Method::DELETE, endpoint, HeaderMap::new(), Bytes::new()).await?;
+        self.post(&format!("/workflows/{}/deactivate", hook.workflow), &Value::Null).await.map(|_| ())
+    }
+
+    /// Triggers a run, and answers its id when it is acknowledged.
+    pub(super) async fn trigger(&self, hook: &Hook) -> anyhow::Result<String> {
+        let secret = (HeaderName::from_static("x-webhook-secret"), HeaderValue::from_static(SECRET));
+        let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let body = Bytes::from_static(br#"{"event":"order.created","order":17,"customer":"Ada","total":99.5}"#);
+        let answered = self.send(Method::POST, hook.url.clone(), HeaderMap::from_iter([secret, kind]), body).await?;
+        id(&answered, "run_id")
+    }
+
+    /// Triggers a run and waits for its end, which must be a good one.
+    pub(super) async fn complete(&self, hook: &Hook) -> anyhow::Result<()> {
+        let run = self.trigger(hook).await?;
+        loop {
+            let answered = self.get(&format!("/runs/{run}?wait=30s")).await?;
+            match answered["status"].as_str() {
+                Some("SUCCEEDED") => return Ok(()),
+                Some("FAILED" | "CANCELED") => bail!("run {run}: {}", answered["error_message"]),
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) async fn cancel(&self, run: &str) -> anyhow::Result<()> {
+        self.post(&format!("/runs/{run}/cancel"), &Value::Null).await.map(|_| ())
+    }
+}
+
+fn id(body: &Value, member: &str) -> anyhow::Result<String> {
+    Ok(body[member].as_str().with_context(|| format!("no `{member}` in {body}"))?.to_owned())
+}

@@ -1,0 +1,19 @@
+//! The plugin that is measured with, made from its text: a core module with the contract's types inside, as a compiler
+//! would leave it.
+
+use anyhow::Context as _;
+use wit_component::{StringEncoding, embed_component_metadata};
+use wit_parser::Resolve;
+
+/// Tools of the guest that are stopped by a limit: each never ends, takes all memory, all stack, traps, or floods.
+pub(super) const MISBEHAVING: [&str; 5] = ["loop", "grow", "deep", "trap", "pour"];
+
+/// The plugin's bytes.
+pub(super) fn module() -> anyhow::Result<Vec<u8>> {
+    let mut module = wat::parse_str(include_str!("guest.wat")).context("guest.wat")?;
+    let mut contract = Resolve::new();
+    let package = contract.push_str("plugin.wit", include_str!("../../../wit/plugin.wit"))?;
+    let world = contract.select_world(&[package], Some("plugin"))?;
+    embed_component_metadata(&mut module, &contract, world, StringEncoding::UTF8)?;
+    Ok(module)
+}
