@@ -30,7 +30,7 @@ fn files(dir: &str, ending: &str) -> BTreeMap<String, String> {
 }
 
 fn sources() -> BTreeMap<String, String> {
-    ["runtime/src", "host-api/src", "tests"].into_iter().flat_map(|dir| files(dir, "rs")).collect()
+    ["runtime/src", "host-api/src", "plugins", "tests"].into_iter().flat_map(|dir| files(dir, "rs")).collect()
 }
 
 /// The room of a file below `runtime/src`: its folder, or the file itself.
@@ -94,6 +94,17 @@ fn a_library_has_one_user() {
             let room = room(&file).expect("a room");
             assert!(!code(&text).contains(library) || rooms.contains(&room), "{file} uses {library}");
         }
+    }
+}
+
+#[test]
+fn the_sandbox_is_behind_one_door_and_guests_know_only_the_contract() {
+    for (file, text) in sources() {
+        let code = code(&text);
+        let inside = file.starts_with("host-api/src/plugin/");
+        assert!(inside || file == "tests/tidy.rs" || !code.contains("wasmtime::"), "{file} uses wasmtime");
+        let guest = file.starts_with("plugins/");
+        assert!(!guest || !code.contains("weir_host") && !code.contains("use weir::"), "{file} knows the server");
     }
 }
 

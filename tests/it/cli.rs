@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use weir_tests::plugin;
 use weir_tests::process::{Weir, answer, run};
 
 fn weir(args: &[&str], env: &[(&str, &str)]) -> (bool, String) {
@@ -16,11 +17,67 @@ fn weir(args: &[&str], env: &[(&str, &str)]) -> (bool, String) {
 fn help_teaches() {
     let (ok, text) = weir(&["--help"], &[]);
     assert!(ok);
-    for taught in ["serve", "migrate", "backup", "config", "openapi", "curl -X POST", "/docs", "--data-dir"] {
+    for taught in
+        ["serve", "migrate", "backup", "config", "openapi", "plugin", "bench", "curl -X POST", "/docs", "--data-dir"]
+    {
         assert!(text.contains(taught), "{taught} is not in:\n{text}");
     }
     let (ok, text) = weir(&["serve", "--help"], &[]);
     assert!(ok && text.contains("--role") && text.contains("127.0.0.1:8000"), "{text}");
+}
+
+#[test]
+fn a_plugin_is_looked_at_and_called_without_a_server() {
+    let (greet, misbehave) = (plugin::file("greet"), plugin::file("misbehave"));
+    let (greet, misbehave) = (greet.to_str().expect("text"), misbehave.to_str().expect("text"));
+    let (ok, text) = weir(&["plugin", "inspect", greet], &[]);
+    assert!(ok && text.contains("greet 0.1.0") && text.contains("Greets a person by name."), "{text}");
+    assert!(
+        text.contains("sha256:") && text.contains("weir:plugin/tool-log@0.1.0") && text.contains("\"name\""),
+        "{text}"
+    );
+    let dir = TempDir::new().expect("a directory");
+    let inspected = run(dir.path(), &["plugin", "inspect", "--json", greet], &[]);
+    let inspected: Value = serde_json::from_slice(&inspected.stdout).expect("JSON");
+    assert_eq!(inspected["tools"][0]["inputSchema"]["required"], json!(["name"]));
+    let called = run(dir.path(), &["plugin", "call", greet, "greet", r#"{"name": "Ada"}"#], &[]);
+    let answer: Value = serde_json::from_slice(&called.stdout).expect("JSON");
+    assert_eq!((&answer["result"], &answer["is_error"]), (&json!("Hello, Ada!"), &json!(false)));
+    assert!(String::from_utf8_lossy(&called.stderr).contains("units of fuel"), "{called:?}");
+    for (args, says) in [
+        (vec![greet, "greet", r#"{"name": 1}"#], "invalid_tool_arguments: "),
+        (vec![greet, "greet", "{name"], "the arguments are not JSON"),
+        (vec![greet, "great"], "the plugin has no tool named `great`; it has greet"),
+        (vec![misbehave, "panic"], "this tool always panics"),
+        (vec![misbehave, "endless_loop", "{}", "--timeout", "0.1"], "step_timeout: "),
+        (vec![misbehave, "endless_loop", "{}", "--set", "tool_fuel_max_millions=1"], "tool_fuel_exhausted: "),
+        (vec!["nowhere.wasm", "greet"], "nowhere.wasm"),
+        (vec![greet, "greet", "{}", "--set", "plugin_max_bytes=9"], "more than 9 (`plugin_max_bytes`)"),
+    ] {
+        let (ok, text) = weir(&[vec!["plugin", "call"], args.clone()].concat(), &[]);
+        assert!(!ok && text.contains(says), "{args:?}: {text}");
+    }
+}
+
+#[test]
+fn a_bench_measures_everything_it_names() {
+    let dir = TempDir::new().expect("a directory");
+    let output = run(dir.path(), &["bench", "--runs", "60", "--json"], &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let measured = report["measured"].as_array().expect("measurements");
+    assert_eq!(measured.len(), 8);
+    for row in measured {
+        for member in ["count", "per_second", "p50_ms", "p99_ms"] {
+            assert!(row[member].as_f64() > Some(0.0), "{row}");
+        }
+        let limits = row["limits"].as_array().expect("limits");
+        assert!(!limits.is_empty() && limits.iter().all(|limit| limit["ratio"].as_f64() > Some(0.0)), "{row}");
+    }
+    assert_eq!(report["claims"].as_array().map(Vec::len), Some(3));
+    assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0, "nothing is left behind");
+    let (ok, text) = weir(&["bench", "--url", "http://example.com/"], &[]);
+    assert!(!ok && text.contains("only talks to this machine"), "{text}");
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! Plugins from outside: uploaded, listed, called by workflows, pinned by revisions, and refused when they are none.
 
+use std::path::Path;
+use std::process::Command;
+
 use reqwest::Method;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use weir_host::plugin::Artifact;
 use weir_tests::plugin::{bytes, patched};
 use weir_tests::process::{Answer, Weir, answer};
@@ -288,6 +292,42 @@ async fn what_is_no_plugin_is_refused_and_nothing_is_kept() {
     assert_eq!(taken["code"], "plugin_version_taken", "{taken}");
     assert_eq!(weir.get("/plugins/nobody").await.expect(404)["code"], "plugin_not_found");
     assert_eq!(weir.get("/plugins/a%20b").await.expect(422)["code"], "invalid_request");
+}
+
+/// The one block of `language` in a text after `heading`.
+fn block(text: &str, heading: &str, language: &str) -> String {
+    let (_, after) = text.split_once(heading).expect(heading);
+    let (_, block) = after.split_once(&format!("```{language}\n")).expect(language);
+    block.split_once("```").expect("an end").0.to_owned()
+}
+
+#[tokio::test]
+async fn the_plugin_of_the_readme_builds_and_runs() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a repository");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).expect(path);
+    let source = block(&read("README.md"), "## A plugin", "rust");
+    assert!(source.lines().count() <= 17, "a plugin and its test are short:\n{source}");
+    let manifest = block(&read("docs/PLUGINS.md"), "## Write one", "toml");
+    let sdk = root.join("plugins/sdk").display().to_string();
+    // An author's crate, away from this repository: it depends on the SDK alone.
+    let author = TempDir::new().expect("a directory");
+    std::fs::create_dir(author.path().join("src")).expect("made");
+    std::fs::write(author.path().join("Cargo.toml"), manifest.replace("../weir/plugins/sdk", &sdk)).expect("written");
+    std::fs::write(author.path().join("src/lib.rs"), source).expect("written");
+    std::fs::copy(root.join("Cargo.lock"), author.path().join("Cargo.lock")).expect("copied");
+    let target = weir_tests::plugin::file("greet").ancestors().nth(4).expect("a directory").join("author");
+    let run = |command: &mut Command| {
+        let output = command.current_dir(author.path()).env("CARGO_TARGET_DIR", &target).output().expect("runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    assert!(run(Command::new("cargo").args(["test", "--offline"])).contains("greets_by_name ... ok"));
+    let built = run(Command::new(root.join("plugins/build.sh")).arg("--offline"));
+    let plugin = std::fs::read(built.trim()).expect("the script names the file");
+    let weir = Weir::start(&[]).await;
+    assert_eq!(weir.upload(plugin).await.expect(201)["name"], "greet");
+    let workflow = weir.workflow(&call(&json!({"name": "Ada"}))).await;
+    assert_eq!(called(&weir, &workflow, &Value::Null).await["result"], "Hello, Ada!");
 }
 
 #[tokio::test]

@@ -6,12 +6,25 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Ticks of the epoch that a guest may compute on the caller's thread.
 const TICKS_ON_CALLER: u64 = 3;
+
+/// A shorter slice says nothing about who wants the processor.
+const SLICE_MIN: Duration = Duration::from_millis(1);
+
+/// The part of a slice that a thread has the processor for, when nobody else wants it.
+const ALONE: f64 = 0.8;
+
+/// How many times as long as a slice the rest after it takes, and the longest rest.
+const REST_SLICES: u32 = 10;
+const REST_MAX: Duration = Duration::from_millis(200);
 
 pub(super) struct SlowLane {
     /// `None` only while it is dropped.
@@ -44,7 +57,7 @@ impl SlowLane {
         });
         match ended.await {
             Some(report) => Some(report),
-            None => AbortOnDropHandle::new(self.runtime.as_ref()?.spawn(call)).await.ok(),
+            None => AbortOnDropHandle::new(self.runtime.as_ref()?.spawn(paced(call))).await.ok(),
         }
     }
 
@@ -61,6 +74,30 @@ impl Drop for SlowLane {
             runtime.shutdown_background();
         }
     }
+}
+
+/// Rests after every slice in which others wanted the processor.
+///
+/// The lowest priority is not enough: a processor that is never idle answers to everybody else more slowly. Where nobody
+/// else wants it, a call goes on at full speed.
+async fn paced<T>(mut call: Pin<Box<dyn Future<Output = T> + Send>>) -> T {
+    poll_fn(move |context| {
+        let (began, computed) = (Instant::now(), thread_time());
+        let polled = call.as_mut().poll(context);
+        let slice = began.elapsed();
+        if polled.is_pending() && slice >= SLICE_MIN && thread_time().saturating_sub(computed) < slice.mul_f64(ALONE) {
+            // This thread has nothing else to do than such calls.
+            std::thread::sleep((slice * REST_SLICES).min(REST_MAX));
+        }
+        polled
+    })
+    .await
+}
+
+/// Processor time of this thread so far.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// On Linux a nice value belongs to a thread; elsewhere it is the process's, and is left alone.

@@ -134,13 +134,14 @@ pub(super) async fn upload(State(api): State<Api>, mut query: Query, request: Re
     let named = |fault: fn(&str) -> Option<String>| move |text: &str| fault(text).map_or(Ok(text.to_owned()), Err);
     let name = query.take("name", named(plugin_name_fault));
     let version = query.take("version", named(plugin_version_fault));
-    query.finish()?;
     let kind = request.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default().to_owned());
+    // First of all: whoever is still sending is told what is wrong, and not that the connection broke.
+    let body = read_body(request.into_body(), api.config.plugin_max_bytes, "plugin_max_bytes").await?;
+    query.finish()?;
     let is_wasm = |kind: &String| ["application/wasm", "application/octet-stream"].contains(&kind.trim());
     if kind.is_some_and(|kind| !is_wasm(&kind)) {
         return Err(Problem::new(ProblemCode::UnsupportedMediaType, "send the plugin as `application/wasm`"));
     }
-    let body = read_body(request.into_body(), api.config.plugin_max_bytes, "plugin_max_bytes").await?;
     let uploaded = api.tools.upload(Upload { bytes: body.to_vec(), name, version }).await.map_err(refused)?;
     let view = view(&api, uploaded.plugin).await?;
     if !uploaded.is_new {

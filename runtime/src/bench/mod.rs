@@ -7,6 +7,7 @@ mod client;
 mod guest;
 mod load;
 mod report;
+mod samples;
 mod sandbox;
 mod server;
 
@@ -20,9 +21,10 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use client::{Client, Hook};
-use load::{Sample, closed_loop, per_second};
-use report::{Claim, Measured, Report};
-use sandbox::{Cost, Sandbox};
+use load::{Sample, closed_loop};
+use report::Report;
+use samples::{Samples, claims};
+use sandbox::Sandbox;
 use server::Server;
 
 use crate::config::Config;
@@ -44,11 +46,6 @@ const PROBE: Duration = Duration::from_secs(2);
 /// Steps of the long run.
 const LONG_RUN: usize = 100;
 
-/// What is promised.
-const TOOL_STEP_MAX: Duration = Duration::from_micros(50);
-const BESIDE_MIN: f64 = 0.8;
-const GROWTH_MAX_BYTES: u64 = 8 << 20;
-
 /// What to measure.
 pub struct Options {
     /// A running server; without one, a server of its own is started.
@@ -69,7 +66,8 @@ pub async fn run(options: &Options, config: &Config, as_json: bool) -> anyhow::R
 }
 
 struct Bench {
-    options: Scale,
+    /// Runs of each workload.
+    runs: u64,
     server: Option<Server>,
     client: Client,
     bare: Client,
@@ -81,11 +79,6 @@ struct Bench {
     _tasks: JoinSet<()>,
 }
 
-/// How much of everything.
-struct Scale {
-    runs: u64,
-}
-
 struct Hooks {
     nothing: Hook,
     http: Hook,
@@ -93,20 +86,6 @@ struct Hooks {
     long: Hook,
     misbehaving: Vec<Hook>,
     bare: Hook,
-}
-
-/// The samples of all rounds.
-struct Samples {
-    commits_one: (u64, Duration),
-    commits_many: (u64, Duration),
-    rows: (u64, Duration),
-    bare: [Sample; 3],
-    triggers: [Sample; 3],
-    http: [Sample; 2],
-    tool: [Sample; 2],
-    long: Sample,
-    alone: Sample,
-    beside: Sample,
 }
 
 impl Bench {
@@ -129,7 +108,7 @@ impl Bench {
         let style = ProgressStyle::with_template("{msg:<46} {wide_bar} {pos:>6}/{len} {elapsed}")?;
         let name = server.as_ref().map_or_else(|| url.to_string(), |_| "a server of its own".to_owned());
         Ok(Self {
-            options: Scale { runs: options.runs },
+            runs: options.runs,
             sandbox: Sandbox::new(config, &plugin).await?,
             server,
             client,
@@ -220,14 +199,14 @@ impl Bench {
                 sample.add(&completions(&self.client, hook, connections, total, bar).await?)?;
             }
         }
-        let total = self.options.runs.div_ceil(400);
+        let total = self.runs.div_ceil(400);
         let bar = self.part(&format!("runs of {LONG_RUN} snapshots"), total);
         samples.long.add(&completions(&self.client, &self.hooks.long, 1, total, bar).await?)
     }
 
     /// The tool workload alone, and beside tools that misbehave: four that never end, and of the others twenty a second.
     async fn beside(&self, samples: &mut Samples) -> anyhow::Result<()> {
-        let total = self.options.runs.div_ceil(4);
+        let total = self.runs.div_ceil(4);
         let bar = self.part("tools alone", total);
         samples.alone.add(&completions(&self.client, &self.hooks.tool, MANY, total, bar).await?)?;
         let mut endless = Vec::new();
@@ -265,7 +244,7 @@ impl Bench {
 
     /// Runs of one round over so many connections: fewer come one after the other.
     fn share(&self, connections: usize) -> u64 {
-        let runs = self.options.runs / u64::from(ROUNDS);
+        let runs = self.runs / u64::from(ROUNDS);
         if connections == 1 { runs.div_ceil(10) } else { runs.max(1) }
     }
 }
@@ -326,80 +305,4 @@ async fn completions(
         async move { client.complete(&hook).await }
     };
     closed_loop(connections, total, bar, work).await
-}
-
-impl Samples {
-    fn new() -> anyhow::Result<Self> {
-        let sample = Sample::new;
-        Ok(Self {
-            commits_one: Default::default(),
-            commits_many: Default::default(),
-            rows: Default::default(),
-            bare: [sample()?, sample()?, sample()?],
-            triggers: [sample()?, sample()?, sample()?],
-            http: [sample()?, sample()?],
-            tool: [sample()?, sample()?],
-            long: sample()?,
-            alone: sample()?,
-            beside: sample()?,
-        })
-    }
-
-    fn rows(&self, cost: &Cost) -> Vec<Measured> {
-        let rate = |(rows, time): (u64, Duration)| per_second(rows, time);
-        let (one, many, rows) = (rate(self.commits_one), rate(self.commits_many), rate(self.rows));
-        let mut measured = Vec::new();
-        for (at, connections) in CONNECTIONS.into_iter().enumerate() {
-            let handler = ("bare HTTP handler, as many connections", self.bare[at].per_second());
-            let disk = match connections {
-                1 => vec![("one-row commits, 1 writer", one)],
-                _ => vec![("one-row commits, 64 writers", many), ("rows in batches of 256, 1 writer", rows)],
-            };
-            let name = format!("acknowledged triggers, {connections} connections");
-            measured.push(Measured::new(name, &self.triggers[at], &[disk, vec![handler]].concat()));
-        }
-        let calls = ("bare instantiate + call of the tool, 1 core", 1.0 / cost.bare.as_secs_f64());
-        for (name, samples, more) in
-            [("http + snapshot", &self.http, None), ("tool + snapshot", &self.tool, Some(calls))]
-        {
-            let limits = [vec![("rows in batches of 256, 1 writer", rows)], more.into_iter().collect()].concat();
-            measured.push(Measured::new(format!("runs of {name}, 64 at a time"), &samples[0], &limits));
-            let limits = [("one-row commits, 1 writer", one)];
-            measured.push(Measured::new(format!("runs of {name}, one at a time"), &samples[1], &limits));
-        }
-        let limits = [("one-row commits, 1 writer", one)];
-        measured.push(Measured::new(format!("runs of {LONG_RUN} snapshots, one at a time"), &self.long, &limits));
-        measured
-    }
-}
-
-fn claims(samples: &Samples, cost: &Cost, memory: Option<(u64, u64)>) -> Vec<Claim> {
-    let us = |time: Duration| time.as_secs_f64() * 1e6;
-    let more = cost.step.saturating_sub(cost.bare);
-    let kept = samples.beside.per_second() / samples.alone.per_second();
-    let mut claims = vec![
-        Claim {
-            claim: "a warm tool step costs no more than bare instantiate + call and 50 us of processor time".to_owned(),
-            found: format!("{:.1} us, of which {:.1} us are bare", us(cost.step), us(cost.bare)),
-            holds: more <= TOOL_STEP_MAX,
-        },
-        Claim {
-            claim: "beside tools that misbehave, others keep 80 % of their speed".to_owned(),
-            found: format!(
-                "{:.0} % ({:.0} runs a second beside, {:.0} alone)",
-                kept * 100.0,
-                samples.beside.per_second(),
-                samples.alone.per_second()
-            ),
-            holds: kept >= BESIDE_MIN,
-        },
-    ];
-    if let Some((before, after)) = memory {
-        claims.push(Claim {
-            claim: "1,000 sequential calls leave no growth in memory".to_owned(),
-            found: format!("{} KiB before, {} KiB after", before / 1024, after / 1024),
-            holds: after < before + GROWTH_MAX_BYTES,
-        });
-    }
-    claims
 }
