@@ -63,4 +63,9 @@ else
   give_up
 fi
 # Each plugin that was asked for, also one that was built before.
-printf '%s\n' "$built" | grep -o "\"filenames\":\[\"[^]]*\.wasm\"" | sed 's/.*\["\(.*\)"/\1/' | sort -u
+files=$(printf '%s\n' "$built" | sed -n 's/.*"filenames":\["\([^"]*\.wasm\)".*/\1/p' | sort -u)
+if [ -z "$files" ]; then
+  say 'no plugin was built: does Cargo.toml say crate-type = ["cdylib"] below [lib]?'
+  exit 1
+fi
+printf '%s\n' "$files"

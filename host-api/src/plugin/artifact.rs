@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use wasm_encoder::{ComponentSection as _, CustomSection};
 use wasmparser::{Parser, Payload, Validator};
 use wit_component::ComponentEncoder;
@@ -68,6 +69,8 @@ pub struct Request {
 pub struct Artifact {
     /// The component, with its request in one top-level section.
     pub component: Vec<u8>,
+    /// What it is: the SHA-256 of the component.
+    pub digest: [u8; 32],
     /// The interfaces that it imports, in its order.
     pub imports: Vec<String>,
     /// Who it says it is, if it does.
@@ -100,7 +103,8 @@ impl Artifact {
         }
         let request = request.map(parse_request).transpose()?;
         let imports = found.imports.clone();
-        Ok(Self { component: component.into_owned(), imports, request })
+        let digest = Sha256::digest(&component).into();
+        Ok(Self { component: component.into_owned(), digest, imports, request })
     }
 }
 

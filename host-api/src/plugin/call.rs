@@ -12,7 +12,7 @@ use super::GuestLimits;
 use super::bindings::PluginPre;
 use super::bindings::weir::plugin::tool_types as wit;
 use super::fault::{Fault, FaultClass, classify, innermost};
-use super::guest::{Guest, Meter};
+use super::guest::{Guest, HANDLES_MAX, Meter};
 use super::host::Shared;
 use super::log::{LogLine, Progress};
 use super::mcp::{self, Answer, Tool};
@@ -215,6 +215,7 @@ async fn work(
     let mut store = Store::new(pre.engine(), Guest::new(Arc::clone(&meter), &limits));
     store.limiter(|guest| guest);
     store.set_hostcall_fuel(limits.output_max_bytes.saturating_add(COPY_SLACK_BYTES));
+    store.set_max_component_handles(HANDLES_MAX);
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |context| {
         let left = context.get_fuel().unwrap_or(limits.fuel);

@@ -17,6 +17,13 @@ use super::log::LogBook;
 /// Bytes of standard output and error that are kept.
 const STDERR_MAX_BYTES: usize = 64 * 1024;
 
+/// What a guest can make the host hold for it, beside its own memory: things with a handle (streams, pollables, requests,
+/// headers), the headers of one request, what is written to one body, and random bytes of one call.
+pub(super) const HANDLES_MAX: usize = 1_000;
+const FIELDS_MAX_BYTES: usize = 16 * 1024;
+const BODY_CHUNK_BYTES: usize = 16 * 1024;
+const RANDOM_MAX_BYTES: u64 = 1024 * 1024;
+
 /// Elements of one table of a guest.
 pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;
 
@@ -82,13 +89,16 @@ pub(super) struct Guest {
 
 impl Guest {
     pub(super) fn new(meter: Arc<Meter>, limits: &GuestLimits) -> Self {
+        let (mut http, mut table) = (WasiHttpCtx::new(), ResourceTable::new());
+        http.set_field_size_limit(FIELDS_MAX_BYTES);
+        table.set_max_capacity(HANDLES_MAX);
         Self {
             refusal: Refusal(Arc::clone(&meter)),
             meter,
             memory_max: limits.memory_max_bytes as u64,
             wasi: None,
-            http: WasiHttpCtx::new(),
-            table: ResourceTable::new(),
+            http,
+            table,
             stderr: MemoryOutputPipe::new(STDERR_MAX_BYTES),
         }
     }
@@ -99,7 +109,8 @@ impl WasiView for Guest {
         let stderr = &self.stderr;
         let ctx = self.wasi.get_or_insert_with(|| {
             // No files, no environment, no arguments, no sockets: a builder grants nothing.
-            WasiCtx::builder().stdout(stderr.clone()).stderr(stderr.clone()).build()
+            let mut builder = WasiCtx::builder();
+            builder.stdout(stderr.clone()).stderr(stderr.clone()).max_random_size(RANDOM_MAX_BYTES).build()
         });
         WasiCtxView { ctx, table: &mut self.table }
     }
@@ -129,6 +140,10 @@ impl WasiHttpHooks for Refusal {
         tracing::debug!(%wanted, "a guest wanted what it was not granted");
         self.0.denied.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(wanted);
         Box::new(async { Err(HttpError::HttpRequestDenied) })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK_BYTES
     }
 }
 

@@ -94,17 +94,28 @@ impl PluginHost {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// Does work on what a stranger sent that blocks and may take long, at the lowest priority.
+    ///
+    /// # Errors
+    /// When the work panicked, which is a defect.
+    pub async fn in_background<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        let done = self.shared.lane.run_blocking(work).await;
+        done.ok_or_else(|| Refused("the host gave up".to_owned()))
+    }
+
     /// Compiles an admitted component, in the background and at the lowest priority: it may take seconds.
     ///
     /// # Errors
     /// Says what in the component cannot be compiled or does not fit the contract.
     pub async fn compile(&self, component: Arc<[u8]>) -> Result<Plugin, Refused> {
-        let gone = || Refused("the compiler gave up".to_owned());
-        let _turn = self.shared.compiler.acquire().await.map_err(|_| gone())?;
+        let _turn = self.shared.compiler.acquire().await;
         let engine = self.shared.engine.clone();
-        let compiled = self.shared.lane.run_blocking(move || Component::from_binary(&engine, &component)).await;
+        let compiled = self.in_background(move || Component::from_binary(&engine, &component)).await?;
         let refused = |error: wasmtime::Error| Refused(format!("the component cannot be used: {error:#}"));
-        let component = compiled.ok_or_else(gone)?.map_err(refused)?;
+        let component = compiled.map_err(refused)?;
         let pre = self.shared.linker.instantiate_pre(&component).and_then(PluginPre::new).map_err(refused)?;
         Ok(Plugin::new(Arc::clone(&self.shared), pre))
     }

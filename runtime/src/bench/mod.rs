@@ -169,7 +169,7 @@ impl Bench {
         for (connections, sample) in CONNECTIONS.into_iter().zip(&mut samples.bare) {
             let total = self.share(connections);
             let bar = self.part(&format!("bare HTTP handler, {connections} connections"), total);
-            sample.add(&triggers(&self.bare, &self.hooks.bare, connections, total, bar).await?)?;
+            sample.add(&load(Until::Acknowledged, &self.bare, &self.hooks.bare, connections, total, bar).await?)?;
         }
         Ok(())
     }
@@ -179,7 +179,8 @@ impl Bench {
         for (connections, sample) in CONNECTIONS.into_iter().zip(&mut samples.triggers) {
             let total = self.share(connections);
             let bar = self.part(&format!("triggers, {connections} connections"), total);
-            sample.add(&triggers(&self.client, &self.hooks.nothing, connections, total, bar).await?)?;
+            sample
+                .add(&load(Until::Acknowledged, &self.client, &self.hooks.nothing, connections, total, bar).await?)?;
             // The last one is executed last, or about so.
             self.client.complete(&self.hooks.nothing).await?;
         }
@@ -196,19 +197,19 @@ impl Bench {
             for (connections, sample) in [MANY, 1].into_iter().zip(samples) {
                 let total = self.share(connections);
                 let bar = self.part(&format!("{name}, {connections} at a time"), total);
-                sample.add(&completions(&self.client, hook, connections, total, bar).await?)?;
+                sample.add(&load(Until::Complete, &self.client, hook, connections, total, bar).await?)?;
             }
         }
         let total = self.runs.div_ceil(400);
         let bar = self.part(&format!("runs of {LONG_RUN} snapshots"), total);
-        samples.long.add(&completions(&self.client, &self.hooks.long, 1, total, bar).await?)
+        samples.long.add(&load(Until::Complete, &self.client, &self.hooks.long, 1, total, bar).await?)
     }
 
     /// The tool workload alone, and beside tools that misbehave: four that never end, and of the others twenty a second.
     async fn beside(&self, samples: &mut Samples) -> anyhow::Result<()> {
         let total = self.runs.div_ceil(4);
         let bar = self.part("tools alone", total);
-        samples.alone.add(&completions(&self.client, &self.hooks.tool, MANY, total, bar).await?)?;
+        samples.alone.add(&load(Until::Complete, &self.client, &self.hooks.tool, MANY, total, bar).await?)?;
         let mut endless = Vec::new();
         for _ in 0..4 {
             endless.push(self.client.trigger(&self.hooks.misbehaving[0]).await?);
@@ -224,7 +225,7 @@ impl Bench {
             anyhow::Ok(())
         });
         let bar = self.part("tools beside misbehaving ones", total);
-        samples.beside.add(&completions(&self.client, &self.hooks.tool, MANY, total, bar).await?)?;
+        samples.beside.add(&load(Until::Complete, &self.client, &self.hooks.tool, MANY, total, bar).await?)?;
         others.shutdown().await;
         for run in endless {
             self.client.cancel(&run).await?;
@@ -236,9 +237,10 @@ impl Bench {
     async fn memory(&self) -> anyhow::Result<Option<(u64, u64)>> {
         let Some(server) = &self.server else { return Ok(None) };
         let resident = || server.usage().map(|(_, resident)| resident);
-        completions(&self.client, &self.hooks.tool, 1, 100, self.part("warming up", 100)).await?;
+        load(Until::Complete, &self.client, &self.hooks.tool, 1, 100, self.part("warming up", 100)).await?;
         let before = resident();
-        completions(&self.client, &self.hooks.tool, 1, 1000, self.part("1,000 sequential calls", 1000)).await?;
+        load(Until::Complete, &self.client, &self.hooks.tool, 1, 1000, self.part("1,000 sequential calls", 1000))
+            .await?;
         Ok(before.zip(resident()))
     }
 
@@ -277,22 +279,15 @@ impl Hooks {
     }
 }
 
-async fn triggers(
-    client: &Client,
-    hook: &Hook,
-    connections: usize,
-    total: u64,
-    bar: &ProgressBar,
-) -> anyhow::Result<Sample> {
-    let (client, hook) = (client.clone(), hook.clone());
-    let work = move || {
-        let (client, hook) = (client.clone(), hook.clone());
-        async move { client.trigger(&hook).await.map(|_| ()) }
-    };
-    closed_loop(connections, total, bar, work).await
+/// What a request of a workload waits for.
+#[derive(Clone, Copy)]
+enum Until {
+    Acknowledged,
+    Complete,
 }
 
-async fn completions(
+async fn load(
+    until: Until,
     client: &Client,
     hook: &Hook,
     connections: usize,
@@ -302,7 +297,12 @@ async fn completions(
     let (client, hook) = (client.clone(), hook.clone());
     let work = move || {
         let (client, hook) = (client.clone(), hook.clone());
-        async move { client.complete(&hook).await }
+        async move {
+            match until {
+                Until::Acknowledged => client.trigger(&hook).await.map(|_| ()),
+                Until::Complete => client.complete(&hook).await,
+            }
+        }
     };
     closed_loop(connections, total, bar, work).await
 }

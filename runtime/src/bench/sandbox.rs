@@ -31,7 +31,7 @@ pub(super) struct Sandbox {
 impl Sandbox {
     pub(super) async fn new(config: &Config, plugin: &[u8]) -> anyhow::Result<Self> {
         let host = PluginHost::new(config.plugins())?;
-        Ok(Self { plugin: examine(&host, plugin).await? })
+        Ok(Self { plugin: examine(&host, plugin.to_vec()).await? })
     }
 
     /// Measures both, in turns.

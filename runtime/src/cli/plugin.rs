@@ -76,7 +76,7 @@ async fn open(file: &Path, config: &Config) -> anyhow::Result<Examined> {
         bail!("{} has {size} bytes, more than {limit} (`plugin_max_bytes`)", file.display());
     }
     let host = PluginHost::new(config.plugins())?;
-    examine(&host, &bytes).await.with_context(|| file.display().to_string())
+    examine(&host, bytes).await.with_context(|| file.display().to_string())
 }
 
 fn inspect(plugin: &Examined, file: &Path, as_json: bool) -> anyhow::Result<()> {

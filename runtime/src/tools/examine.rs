@@ -1,6 +1,5 @@
 //! What bytes are, found out by trying: admitted, compiled, asked for their tools, and the tools' schemas compiled.
 
-use sha2::{Digest as _, Sha256};
 use weir_host::plugin::{Artifact, Listed, PluginHost, Refused};
 
 use super::loaded::Loaded;
@@ -18,16 +17,16 @@ pub struct Examined {
     pub loaded: Loaded,
 }
 
-/// Finds out what `bytes` are. Takes as long as compiling them.
+/// Finds out what `bytes` are. Takes as long as compiling them, in the background.
 ///
 /// # Errors
 /// Why they are not a plugin, in one sentence.
-pub async fn examine(host: &PluginHost, bytes: &[u8]) -> Result<Examined, Refused> {
-    let artifact = Artifact::admit(bytes)?;
-    let digest = PluginDigest(Sha256::digest(&artifact.component).into());
+pub async fn examine(host: &PluginHost, bytes: Vec<u8>) -> Result<Examined, Refused> {
+    let artifact = host.in_background(move || Artifact::admit(&bytes)).await??;
+    let digest = PluginDigest(artifact.digest);
     let plugin = host.compile(artifact.component.as_slice().into()).await?;
     let listed = plugin.list_tools().await;
     let listed = listed.map_err(|fault| Refused::new(format!("the plugin did not list its tools: {fault}")))?;
-    let loaded = Loaded::new(digest, plugin, &listed.tools).map_err(Refused::new)?;
+    let loaded = Loaded::new(host, digest, plugin, listed.tools.clone()).await?;
     Ok(Examined { digest, artifact, listed, loaded })
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
-use weir_host::plugin::{Plugin, Refused, Tool};
+use weir_host::plugin::{Plugin, PluginHost, Refused, Tool};
 
 use super::Tools;
 use super::schema::Schema;
@@ -45,19 +45,28 @@ impl Loaded {
     ///
     /// # Errors
     /// Names the tool whose schema cannot be used, and why.
-    pub(super) fn new(digest: PluginDigest, plugin: Plugin, tools: &[Tool]) -> Result<Self, String> {
-        let schemas = |tool: &Tool| {
-            let of = |which: &str, schema| {
-                Schema::compile(schema).map_err(|error| format!("the {which} of the tool `{}`: {error}", tool.name))
-            };
-            if tool.input_schema.get("type").and_then(|kind| kind.as_str()) != Some("object") {
-                return Err(format!("the inputSchema of the tool `{}`: must have the type `object`", tool.name));
-            }
-            let input = of("inputSchema", &tool.input_schema)?;
-            let output = tool.output_schema.as_ref().map(|schema| of("outputSchema", schema)).transpose()?;
-            Ok((tool.name.clone(), Schemas { input, output }))
+    pub(super) async fn new(
+        host: &PluginHost,
+        digest: PluginDigest,
+        plugin: Plugin,
+        tools: Vec<Tool>,
+    ) -> Result<Self, Refused> {
+        let compile = move || tools.iter().map(|tool| Ok((tool.name.clone(), Schemas::of(tool)?))).collect();
+        let tools: Result<HashMap<String, Schemas>, String> = host.in_background(compile).await?;
+        Ok(Self { digest, plugin, tools: tools.map_err(Refused::new)? })
+    }
+}
+
+impl Schemas {
+    fn of(tool: &Tool) -> Result<Self, String> {
+        let of = |which: &str, schema| {
+            Schema::compile(schema).map_err(|error| format!("the {which} of the tool `{}`: {error}", tool.name))
         };
-        Ok(Self { digest, plugin, tools: tools.iter().map(schemas).collect::<Result<_, _>>()? })
+        if tool.input_schema.get("type").and_then(|kind| kind.as_str()) != Some("object") {
+            return Err(format!("the inputSchema of the tool `{}`: must have the type `object`", tool.name));
+        }
+        let output = tool.output_schema.as_ref().map(|schema| of("outputSchema", schema)).transpose()?;
+        Ok(Self { input: of("inputSchema", &tool.input_schema)?, output })
     }
 }
 
@@ -108,6 +117,6 @@ impl Tools {
         let unreadable = |error: serde_json::Error| Unready::Tools(format!("its tools cannot be read: {error}"));
         let tools = self.store.plugin_tools(digest).await?.into_iter().map(serde_json::from_value);
         let tools: Vec<Tool> = tools.collect::<Result<_, _>>().map_err(unreadable)?;
-        Ok(Arc::new(Loaded::new(digest, plugin, &tools).map_err(Unready::Tools)?))
+        Ok(Arc::new(Loaded::new(&self.host, digest, plugin, tools).await?))
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing is ever fetched, a `$ref` stays inside its schema, patterns run in linear time, and the work that a value
 //! can cause at any place in it is known beforehand.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use jsonschema::{PatternOptions, Validator};
@@ -19,6 +20,9 @@ const SCHEMA_DEPTH_MAX: usize = 32;
 
 /// Most subschemas that any one path into a value is held against.
 const VISITS_MAX: u64 = 1_000;
+
+/// Most steps that the count of these visits itself may take.
+const STEPS_MAX: u64 = 1_000_000;
 
 /// Memory for one compiled pattern, in bytes.
 const PATTERN_MAX_BYTES: usize = 256 * 1024;
@@ -40,7 +44,7 @@ impl Schema {
             return Err(format!("is {size} bytes long; the limit is {SCHEMA_MAX_BYTES} bytes"));
         }
         refuse_references(schema, "", SCHEMA_DEPTH_MAX)?;
-        Visits { root: schema, known: HashMap::new() }.of(schema, JSON_DEPTH_MAX)?;
+        Visits { root: schema, known: HashMap::new(), steps: Cell::new(0) }.of(schema, JSON_DEPTH_MAX)?;
         let patterns = PatternOptions::regex().size_limit(PATTERN_MAX_BYTES).dfa_size_limit(PATTERN_MAX_BYTES);
         let options = jsonschema::options().offline().with_pattern_options(patterns);
         let wrong = |error: jsonschema::ValidationError<'_>| format!("{}: {error}", error.instance_path());
@@ -93,6 +97,7 @@ fn refuse_references(schema: &Value, pointer: &str, depth: usize) -> Result<(), 
 struct Visits<'s> {
     root: &'s Value,
     known: HashMap<(*const Value, usize), u64>,
+    steps: Cell<u64>,
 }
 
 impl<'s> Visits<'s> {
@@ -123,6 +128,10 @@ impl<'s> Visits<'s> {
         let Value::Object(members) = schema else {
             return Ok(());
         };
+        self.steps.set(self.steps.get() + 1);
+        if self.steps.get() > STEPS_MAX {
+            return Err("is too entangled: its parts refer to each other too often".to_owned());
+        }
         if found.len() as u64 >= VISITS_MAX {
             return Err(format!("applies more than {VISITS_MAX} subschemas to one value, or refers to itself there"));
         }

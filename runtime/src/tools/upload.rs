@@ -56,8 +56,7 @@ impl Tools {
     /// Why it is refused; nothing is kept then.
     pub async fn upload(&self, upload: Upload) -> Result<Uploaded, Refusal> {
         let Upload { bytes, name, version } = upload;
-        let Examined { digest, artifact, listed, loaded, .. } = examine(&self.host, &bytes).await?;
-        drop(bytes);
+        let Examined { digest, artifact, listed, loaded, .. } = examine(&self.host, bytes).await?;
         let said = artifact.request.as_ref();
         let name = named("name", name, said.map(|said| said.name.as_str()), plugin_name_fault)?;
         let version = said.and_then(|said| said.version.as_deref()).map_or_else(
