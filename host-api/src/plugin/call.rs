@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use wasmtime::{Store, UpdateDeadline};
 
 use super::GuestLimits;
-use super::bindings::PluginPre;
 use super::bindings::weir::plugin::tool_types as wit;
+use super::bindings::{self, PluginPre};
 use super::fault::{Fault, FaultClass, classify, innermost};
 use super::guest::{Guest, HANDLES_MAX, Meter};
 use super::host::Shared;
-use super::log::{LogLine, Progress};
+use super::log::{LogLevel, LogLine, Progress};
 use super::mcp::{self, Answer, Tool};
 
 /// What `list-tools` may use: it is asked once, and needs little.
@@ -103,15 +104,8 @@ pub struct Listed {
 
 type Places = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
-enum Job {
-    List,
-    Call(Box<wit::ToolCall>),
-}
-
-enum Done {
-    Listed(Vec<wit::ToolInfo>),
-    Called(Result<wit::Outcome, wit::Fault>),
-}
+/// What a guest is asked, and what it answers.
+type Asked<'s, T> = BoxFuture<'s, wasmtime::Result<T>>;
 
 impl Plugin {
     pub(super) fn new(shared: Arc<Shared>, pre: PluginPre<Guest>) -> Self {
@@ -125,10 +119,8 @@ impl Plugin {
     /// How the guest failed, or what in its answer is not as the contract says.
     pub async fn list_tools(&self) -> Result<Listed, Fault> {
         let limits = GuestLimits { fuel: LIST_FUEL, ..self.shared.limits.guest };
-        let (result, used, _) = self.perform(Job::List, limits, LIST_TIME).await;
-        let Done::Listed(tools) = result? else {
-            return Err(Fault::new(FaultClass::Host, "the host mixed up its answers"));
-        };
+        let (tools, used, _) = self.perform(limits, LIST_TIME, list).await;
+        let tools = tools?;
         match tools.len() {
             0 => Err(Fault::new(FaultClass::Contract, "the plugin lists no tools")),
             1..=TOOLS_MAX => Ok(Listed { tools: mcp::tools(tools)?, used }),
@@ -139,11 +131,15 @@ impl Plugin {
     /// Answers one call. Waits for a turn when too many are under way. Dropping the future gives the call up.
     pub async fn call(&self, call: Call) -> Report {
         let limits = self.shared.limits.guest;
-        let timeout = call.timeout;
-        let (result, used, meter) = self.perform(Job::Call(Box::new(request(call))), limits, timeout).await;
+        let (timeout, request) = (call.timeout, request(call));
+        let (called, used, meter) = self.perform(limits, timeout, |store, plugin| answer(store, plugin, request)).await;
         let mut log = meter.log();
-        let (lines, progress) = (std::mem::take(&mut log.lines), log.progress.take());
-        let outcome = result.and_then(|done| outcome(done, &limits)).map_err(|fault| overruled(fault, &meter));
+        let (mut lines, progress) = (std::mem::take(&mut log.lines), log.progress.take());
+        if let Ok(Err(wit::Fault { details: Some(details), .. })) = &called {
+            let fields = Some(shortened(details.clone()));
+            lines.push(LogLine { level: LogLevel::Info, message: "details of the fault".to_owned(), fields });
+        }
+        let outcome = called.and_then(|called| outcome(called, &limits)).map_err(|fault| overruled(fault, &meter));
         Report { outcome, used, log: lines, log_dropped: log.dropped, progress }
     }
 
@@ -156,15 +152,20 @@ impl Plugin {
         let meter = Arc::new(Meter::default());
         let mut store = Store::new(self.pre.engine(), Guest::new(Arc::clone(&meter), &limits));
         store.set_epoch_deadline(u64::MAX / 2);
-        let fueled = store.set_fuel(limits.fuel);
-        let entered = match fueled {
-            Ok(()) => enter(&self.pre, Job::Call(Box::new(request(call))), &mut store).await,
-            Err(error) => Err(error),
+        let enter = async {
+            store.set_fuel(limits.fuel)?;
+            let plugin = self.pre.instantiate_async(&mut store).await?;
+            answer(&mut store, plugin, request(call)).await
         };
-        entered.map(|_| ()).map_err(|error| classify(&error, &meter, &limits))
+        enter.await.map(|_| ()).map_err(|error| classify(&error, &meter, &limits))
     }
 
-    async fn perform(&self, job: Job, limits: GuestLimits, time: Duration) -> (Result<Done, Fault>, Used, Arc<Meter>) {
+    async fn perform<T: Send + 'static>(
+        &self,
+        limits: GuestLimits,
+        time: Duration,
+        ask: impl for<'s> FnOnce(&'s mut Store<Guest>, bindings::Plugin) -> Asked<'s, T> + Send + 'static,
+    ) -> (Result<T, Fault>, Used, Arc<Meter>) {
         let meter = Arc::new(Meter::default());
         let places =
             (Arc::clone(&self.turns).acquire_owned().await, Arc::clone(&self.shared.places).acquire_owned().await);
@@ -172,7 +173,7 @@ impl Plugin {
             return (Err(Fault::new(FaultClass::Host, "the host is closed")), Used::default(), meter);
         };
         let began = Instant::now();
-        let work = Box::pin(work((turn, place), self.pre.clone(), job, Arc::clone(&meter), limits));
+        let work = Box::pin(work((turn, place), self.pre.clone(), Arc::clone(&meter), limits, ask));
         let ended = tokio::time::timeout(time, self.shared.lane.run(work, || meter.ticks())).await;
         let result = match ended {
             Ok(Some(result)) => result,
@@ -205,13 +206,13 @@ fn request(call: Call) -> wit::ToolCall {
 /// The guest's part of a call: everything that it does happens in here.
 ///
 /// It holds its places: a call that is given up gives them back when its instance is really gone.
-async fn work(
+async fn work<T>(
     _places: Places,
     pre: PluginPre<Guest>,
-    job: Job,
     meter: Arc<Meter>,
     limits: GuestLimits,
-) -> Result<Done, Fault> {
+    ask: impl for<'s> FnOnce(&'s mut Store<Guest>, bindings::Plugin) -> Asked<'s, T> + Send,
+) -> Result<T, Fault> {
     let mut store = Store::new(pre.engine(), Guest::new(Arc::clone(&meter), &limits));
     store.limiter(|guest| guest);
     store.set_hostcall_fuel(limits.output_max_bytes.saturating_add(COPY_SLACK_BYTES));
@@ -224,11 +225,13 @@ async fn work(
         meter.set_fuel(limits.fuel.saturating_sub(left));
         Ok(UpdateDeadline::Yield(1))
     });
-    let fueled = store.set_fuel(limits.fuel).and_then(|()| store.fuel_async_yield_interval(Some(FUEL_INTERVAL)));
-    let result = match fueled {
-        Ok(()) => enter(&pre, job, &mut store).await,
-        Err(error) => Err(error),
+    let enter = async {
+        store.set_fuel(limits.fuel)?;
+        store.fuel_async_yield_interval(Some(FUEL_INTERVAL))?;
+        let plugin = pre.instantiate_async(&mut store).await?;
+        ask(&mut store, plugin).await
     };
+    let result = enter.await;
     meter.set_fuel(limits.fuel.saturating_sub(store.get_fuel().unwrap_or_default()));
     result.map_err(|error| {
         let fault = classify(&error, &meter, &limits);
@@ -236,13 +239,16 @@ async fn work(
     })
 }
 
-async fn enter(pre: &PluginPre<Guest>, job: Job, store: &mut Store<Guest>) -> wasmtime::Result<Done> {
-    let plugin = pre.instantiate_async(&mut *store).await?;
-    let tools = plugin.weir_plugin_tools();
-    Ok(match job {
-        Job::List => Done::Listed(tools.call_list_tools(store).await?),
-        Job::Call(request) => Done::Called(tools.call_call_tool(store, &request).await?),
-    })
+fn list(store: &mut Store<Guest>, plugin: bindings::Plugin) -> Asked<'_, Vec<wit::ToolInfo>> {
+    Box::pin(async move { plugin.weir_plugin_tools().call_list_tools(store).await })
+}
+
+fn answer(
+    store: &mut Store<Guest>,
+    plugin: bindings::Plugin,
+    request: wit::ToolCall,
+) -> Asked<'_, Result<wit::Outcome, wit::Fault>> {
+    Box::pin(async move { plugin.weir_plugin_tools().call_call_tool(store, &request).await })
 }
 
 /// A trap says where it happened, and what the guest last said.
@@ -266,15 +272,17 @@ fn explained(mut fault: Fault, error: &wasmtime::Error, stderr: &[u8], meter: &M
     fault
 }
 
-fn outcome(done: Done, limits: &GuestLimits) -> Result<Answer, Fault> {
-    let Done::Called(called) = done else {
-        return Err(Fault::new(FaultClass::Host, "the host mixed up its answers"));
-    };
+fn outcome(called: Result<wit::Outcome, wit::Fault>, limits: &GuestLimits) -> Result<Answer, Fault> {
     match called {
         Ok(wit::Outcome::Done(result)) => {
             let answer = mcp::answer(result)?;
-            let bytes: usize =
-                answer.content.iter().chain(&answer.structured).chain(&answer.meta).map(json_bytes).sum();
+            let bytes: usize = answer
+                .content
+                .iter()
+                .chain(&answer.structured)
+                .chain(&answer.meta)
+                .map(json_bytes)
+                .fold(0, usize::saturating_add);
             if bytes > limits.output_max_bytes {
                 let message = format!("the answer has {bytes} bytes of JSON, more than {}", limits.output_max_bytes);
                 return Err(Fault::new(FaultClass::Output, message));
@@ -291,21 +299,7 @@ fn outcome(done: Done, limits: &GuestLimits) -> Result<Answer, Fault> {
 
 /// The length of a value's JSON text.
 fn json_bytes(value: &Value) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    // Nothing here can fail: a value is JSON, and the counter takes everything.
-    let _ = serde_json::to_writer(&mut count, value);
-    count.0
+    serde_json::to_vec(value).map_or(usize::MAX, |text| text.len())
 }
 
 /// What a guest says about its failure ends up in journals and logs.
@@ -320,9 +314,6 @@ fn reported(fault: wit::Fault) -> Fault {
         wit::FaultKind::Retryable => FaultClass::Reported { retryable: true },
         wit::FaultKind::UnknownTool | wit::FaultKind::Permanent => FaultClass::Reported { retryable: false },
     };
-    if let Some(details) = &fault.details {
-        tracing::info!(%details, "a tool's fault has details");
-    }
     Fault {
         class,
         message: shortened(fault.message),
