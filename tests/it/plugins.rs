@@ -259,6 +259,7 @@ async fn what_is_no_plugin_is_refused_and_nothing_is_kept() {
             "invalid_plugin",
             "imports what is not offered: wasi:filesystem/types@0.2.3, wasi:io/poll@0.3.0, host-function",
         ),
+        (wat(&format!("(module (func {}))", "nop ".repeat(300_000))), 422, "invalid_plugin", "a function has 3000"),
         (
             bytes("misbehave_listing"),
             422,

@@ -16,6 +16,10 @@ pub const REQUEST_SECTION: &str = "weir:request";
 /// Core modules and components inside one component.
 const NESTED_MAX: usize = 64;
 
+/// Bytes of one function. The compiler takes more than a thousand times as much memory for one, and the largest of real
+/// guests, interpreters, are below.
+const FUNCTION_MAX_BYTES: usize = 256 * 1024;
+
 /// The interfaces that a component may import, each with the versions that fit.
 const OFFERED: &[(&str, &str)] = &[
     ("weir:plugin/tool-types", "0.1."),
@@ -147,6 +151,10 @@ impl Found {
                     found.nested += 1;
                 }
                 Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::CodeSectionEntry(body) if body.range().len() > FUNCTION_MAX_BYTES => {
+                    let size = body.range().len();
+                    return Err(Refused(format!("a function has {size} bytes, more than {FUNCTION_MAX_BYTES}")));
+                }
                 Payload::CustomSection(section) if section.name() == REQUEST_SECTION => {
                     found.requests.push((depth, section.data().to_vec()));
                 }

@@ -132,6 +132,7 @@ fn config(limits: &HostLimits) -> Config {
         .max_core_instances_per_component(INSTANCES_PER_GUEST)
         .max_memories_per_component(MEMORIES_PER_GUEST)
         .max_tables_per_component(TABLES_PER_GUEST)
+        .max_tables_per_module(TABLES_PER_GUEST)
         .max_memory_size(limits.guest.memory_max_bytes)
         .table_elements(TABLE_ELEMENTS_MAX)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES);

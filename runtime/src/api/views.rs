@@ -215,7 +215,8 @@ struct UsedView {
 
 impl From<Used> for UsedView {
     fn from(used: Used) -> Self {
-        let time_ms = Duration::from_micros(used.time_us).as_secs_f64() * 1e3;
+        // To the microsecond, without the digits that a binary fraction adds.
+        let time_ms = (Duration::from_micros(used.time_us).as_secs_f64() * 1e6).round() / 1e3;
         Self { fuel: used.fuel, peak_memory_bytes: used.peak_memory_bytes, time_ms }
     }
 }
