@@ -52,7 +52,9 @@ fn a_plugin_is_looked_at_and_called_without_a_server() {
         (vec![misbehave, "endless_loop", "{}", "--timeout", "0.1"], "step_timeout: "),
         (vec![misbehave, "endless_loop", "{}", "--set", "tool_fuel_max_millions=1"], "tool_fuel_exhausted: "),
         (vec!["nowhere.wasm", "greet"], "nowhere.wasm"),
-        (vec![greet, "greet", "{}", "--set", "plugin_max_bytes=9"], "more than 9 (`plugin_max_bytes`)"),
+        (vec!["/dev/zero", "greet"], "more than 33554432 bytes (`plugin_max_bytes`)"),
+        (vec![greet, "greet", "{}", "--timeout", "0"], "--timeout must be more than 0 and at most 3600 seconds"),
+        (vec![greet, "greet", "{}", "--set", "plugin_max_bytes=9"], "more than 9 bytes (`plugin_max_bytes`)"),
     ] {
         let (ok, text) = weir(&[vec!["plugin", "call"], args.clone()].concat(), &[]);
         assert!(!ok && text.contains(says), "{args:?}: {text}");

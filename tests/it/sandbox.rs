@@ -117,6 +117,22 @@ async fn well_behaved_runs_go_on_beside_tools_without_an_end() {
     }
 }
 
+#[tokio::test]
+async fn tools_that_take_their_time_keep_no_upload_waiting() {
+    let weir = Weir::start(&["tool_calls_max=1"]).await;
+    weir.example("misbehave").await;
+    let sleeping = json!([{"type": "mcp_tool", "tool_name": "sleep", "timeout_seconds": 600}]);
+    let run = weir.run(&weir.workflow(&sleeping).await, &Value::Null).await;
+    weir_tests::within("the call", async {
+        while weir.steps(&run).await[0]["status"] != "RUNNING" {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    weir.example("greet").await;
+    assert_eq!(weir.steps(&run).await[0]["status"], "RUNNING");
+}
+
 /// Resident memory of the server, in KiB.
 fn resident(weir: &Weir) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", weir.pid())).expect("a process");

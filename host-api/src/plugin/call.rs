@@ -102,7 +102,7 @@ pub struct Listed {
     pub used: Used,
 }
 
-type Places = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+type Places = Vec<OwnedSemaphorePermit>;
 
 /// What a guest is asked, and what it answers.
 type Asked<'s, T> = BoxFuture<'s, wasmtime::Result<T>>;
@@ -119,7 +119,7 @@ impl Plugin {
     /// How the guest failed, or what in its answer is not as the contract says.
     pub async fn list_tools(&self) -> Result<Listed, Fault> {
         let limits = GuestLimits { fuel: LIST_FUEL, ..self.shared.limits.guest };
-        let (tools, used, _) = self.perform(limits, LIST_TIME, list).await;
+        let (tools, used, _) = self.perform(limits, LIST_TIME, &[&self.shared.listings], list).await;
         let tools = tools?;
         match tools.len() {
             0 => Err(Fault::new(FaultClass::Contract, "the plugin lists no tools")),
@@ -132,7 +132,9 @@ impl Plugin {
     pub async fn call(&self, call: Call) -> Report {
         let limits = self.shared.limits.guest;
         let (timeout, request) = (call.timeout, request(call));
-        let (called, used, meter) = self.perform(limits, timeout, |store, plugin| answer(store, plugin, request)).await;
+        let places = [&self.turns, &self.shared.places];
+        let (called, used, meter) =
+            self.perform(limits, timeout, &places, |store, plugin| answer(store, plugin, request)).await;
         let mut log = meter.log();
         let (mut lines, progress) = (std::mem::take(&mut log.lines), log.progress.take());
         if let Ok(Err(wit::Fault { details: Some(details), .. })) = &called {
@@ -164,16 +166,19 @@ impl Plugin {
         &self,
         limits: GuestLimits,
         time: Duration,
+        places: &[&Arc<Semaphore>],
         ask: impl for<'s> FnOnce(&'s mut Store<Guest>, bindings::Plugin) -> Asked<'s, T> + Send + 'static,
     ) -> (Result<T, Fault>, Used, Arc<Meter>) {
         let meter = Arc::new(Meter::default());
-        let places =
-            (Arc::clone(&self.turns).acquire_owned().await, Arc::clone(&self.shared.places).acquire_owned().await);
-        let (Ok(turn), Ok(place)) = places else {
-            return (Err(Fault::new(FaultClass::Host, "the host is closed")), Used::default(), meter);
-        };
+        let mut taken = Places::new();
+        for place in places {
+            match Arc::clone(place).acquire_owned().await {
+                Ok(permit) => taken.push(permit),
+                Err(_) => return (Err(Fault::new(FaultClass::Host, "the host is closed")), Used::default(), meter),
+            }
+        }
         let began = Instant::now();
-        let work = Box::pin(work((turn, place), self.pre.clone(), Arc::clone(&meter), limits, ask));
+        let work = Box::pin(work(taken, self.pre.clone(), Arc::clone(&meter), limits, ask));
         let ended = tokio::time::timeout(time, self.shared.lane.run(work, || meter.ticks())).await;
         let result = match ended {
             Ok(Some(result)) => result,

@@ -102,7 +102,8 @@ pub(super) fn classify(error: &wasmtime::Error, meter: &Meter, limits: &super::G
         return Fault::new(FaultClass::Output, format!("the tool handed over more than {limit} bytes at once"));
     }
     let Some(trap) = error.downcast_ref::<Trap>() else {
-        return Fault::new(FaultClass::Contract, format!("the tool broke its contract with the host: {text}"));
+        let cause = error.root_cause();
+        return Fault::new(FaultClass::Contract, format!("the tool broke its contract with the host: {cause}"));
     };
     match trap {
         Trap::OutOfFuel => {

@@ -22,6 +22,9 @@ const EPOCH: Duration = Duration::from_millis(10);
 /// kernel, and threads wait for each other there.
 const KEEP_RESIDENT_BYTES: usize = 512 * 1024;
 
+/// Plugins that are asked for their tools at once.
+const LISTINGS: u32 = 2;
+
 /// Core instances, memories and tables of one component. A Rust guest has three instances (itself and the two that
 /// tie it to its imports) and one memory.
 const INSTANCES_PER_GUEST: u32 = 24;
@@ -63,8 +66,10 @@ pub(super) struct Shared {
     pub(super) limits: HostLimits,
     /// As many as the pool has places.
     pub(super) places: Arc<Semaphore>,
+    /// Places of plugins that are asked for their tools: tools that take their time keep no upload waiting.
+    pub(super) listings: Arc<Semaphore>,
     /// One compilation at a time.
-    compiler: Semaphore,
+    compiler: Arc<Semaphore>,
 }
 
 impl PluginHost {
@@ -87,9 +92,10 @@ impl PluginHost {
             lane: SlowLane::new().map_err(thread)?,
             engine,
             linker,
+            listings: Arc::new(Semaphore::new(LISTINGS as usize)),
             places: Arc::new(Semaphore::new(limits.calls as usize)),
             limits,
-            compiler: Semaphore::new(1),
+            compiler: Arc::new(Semaphore::new(1)),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -111,9 +117,14 @@ impl PluginHost {
     /// # Errors
     /// Says what in the component cannot be compiled or does not fit the contract.
     pub async fn compile(&self, component: Arc<[u8]>) -> Result<Plugin, Refused> {
-        let _turn = self.shared.compiler.acquire().await;
+        // The turn is given back when the compilation is over, also when nobody waits for it any more.
+        let turn = Arc::clone(&self.shared.compiler).acquire_owned().await;
         let engine = self.shared.engine.clone();
-        let compiled = self.in_background(move || Component::from_binary(&engine, &component)).await?;
+        let compile = move || {
+            let _turn = turn;
+            Component::from_binary(&engine, &component)
+        };
+        let compiled = self.in_background(compile).await?;
         let refused = |error: wasmtime::Error| Refused(format!("the component cannot be used: {error:#}"));
         let component = compiled.map_err(refused)?;
         let pre = self.shared.linker.instantiate_pre(&component).and_then(PluginPre::new).map_err(refused)?;
@@ -122,7 +133,7 @@ impl PluginHost {
 }
 
 fn config(limits: &HostLimits) -> Config {
-    let calls = limits.calls;
+    let calls = limits.calls.saturating_add(LISTINGS);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(calls)
         .total_core_instances(calls.saturating_mul(INSTANCES_PER_GUEST))

@@ -3,6 +3,7 @@
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
+use syn::ext::IdentExt as _;
 use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned as _;
 use syn::{Attribute, Error, Expr, ExprLit, FnArg, ItemFn, Lit, LitBool, LitStr, Meta, Result};
@@ -73,7 +74,7 @@ fn entry(function: &ItemFn) -> Result<TokenStream> {
     if signature.inputs.len() != 2 || signature.inputs.iter().any(|input| matches!(input, FnArg::Receiver(_))) {
         return Err(Error::new(signature.inputs.span(), "a tool takes its arguments and a `&Context`"));
     }
-    let (ident, name) = (&signature.ident, signature.ident.to_string());
+    let (ident, name) = (&signature.ident, signature.ident.unraw().to_string());
     let description = description(&function.attrs);
     let said = Said::read(&function.attrs)?;
     let title = option(said.title);

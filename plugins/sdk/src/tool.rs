@@ -65,9 +65,32 @@ pub fn run<I: DeserializeOwned, O: Output>(
     arguments: &str,
     context: &Context,
 ) -> Result<Answer, ToolError> {
-    let input = serde_json::from_str(arguments)
-        .map_err(|error| ToolError::invalid_arguments(format!("the arguments do not fit: {error}")))?;
+    let misfit = |error: serde_json::Error| ToolError::invalid_arguments(format!("the arguments do not fit: {error}"));
+    let input = match serde_json::from_str(arguments) {
+        Ok(input) => input,
+        // For JSON Schema 2.0 is an integer, and an expression such as `4 / 2` gives it: for a Rust type it is none.
+        Err(error) => {
+            let mut value = serde_json::from_str(arguments).map_err(misfit)?;
+            make_whole(&mut value);
+            serde_json::from_value(value).map_err(|_| misfit(error))?
+        }
+    };
     function(input, context)?.into_answer()
+}
+
+/// Writes numbers without a fraction as integers, where they are exact.
+fn make_whole(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let exact = |float: &f64| float.fract() == 0.0 && float.abs() <= 9_007_199_254_740_992.0;
+            if let Some(float) = number.as_f64().filter(|float| number.is_f64() && exact(float)) {
+                *number = (float as i64).into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(make_whole),
+        Value::Object(members) => members.values_mut().for_each(make_whole),
+        _ => {}
+    }
 }
 
 /// Calls a tool by its name. An error that is an answer comes back as one.

@@ -35,6 +35,11 @@ struct Wrapped {
 #[weir_sdk::input]
 struct Nothing {}
 
+#[weir_sdk::input]
+struct Whole {
+    n: i32,
+}
+
 weir_sdk::plugin! {
     /// Counts.
     ///
@@ -55,6 +60,10 @@ weir_sdk::plugin! {
 
     fn wrapped(input: Wrapped, _cx: &Context) -> Result<Text, ToolError> {
         Ok(Text(input.count.text))
+    }
+
+    fn r#match(input: Whole, _cx: &Context) -> Result<Text, ToolError> {
+        Ok(Text(input.n.to_string()))
     }
 
     fn parse(_input: Nothing, cx: &Context) -> Result<Answer, ToolError> {
@@ -92,6 +101,20 @@ fn answers_are_structured_and_text() {
     let answer = testing::call("count", json!({"text": "a bc", "unit": "words"})).unwrap();
     assert_eq!(answer.structured, Some(json!({"count": 2})));
     assert_eq!(testing::call("wrapped", json!({"text": "kept"})).unwrap().text(), "kept");
+}
+
+#[test]
+fn whole_numbers_are_integers_and_names_are_plain() {
+    for (n, text) in [
+        (json!(2), Some("2")),
+        (json!(2.0), Some("2")),
+        (json!(-3e3), Some("-3000")),
+        (json!(2.5), None),
+        (json!(1e300), None),
+    ] {
+        let answered = testing::call("match", json!({"n": n}));
+        assert_eq!(answered.ok().map(|answer| answer.text()).as_deref(), text, "{n}");
+    }
 }
 
 #[test]

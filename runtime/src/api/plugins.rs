@@ -138,7 +138,10 @@ pub(super) async fn upload(State(api): State<Api>, mut query: Query, request: Re
     // First of all: whoever is still sending is told what is wrong, and not that the connection broke.
     let body = read_body(request.into_body(), api.config.plugin_max_bytes, "plugin_max_bytes").await?;
     query.finish()?;
-    let is_wasm = |kind: &String| ["application/wasm", "application/octet-stream"].contains(&kind.trim());
+    let is_wasm = |kind: &String| {
+        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        ["application/wasm", "application/octet-stream"].contains(&kind.as_str())
+    };
     if kind.is_some_and(|kind| !is_wasm(&kind)) {
         return Err(Problem::new(ProblemCode::UnsupportedMediaType, "send the plugin as `application/wasm`"));
     }

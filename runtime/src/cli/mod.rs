@@ -107,7 +107,7 @@ enum Command {
         url: Option<url::Url>,
 
         /// Runs of each workload.
-        #[arg(long, value_name = "N", default_value_t = 20_000)]
+        #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
         runs: u64,
 
         /// Where the state of the server and the probes of the disk go: on the disk that is to be measured.
@@ -151,7 +151,14 @@ pub fn main() -> anyhow::Result<()> {
         Command::Bench { url, runs, dir, json } => {
             let config = layers()?.config()?;
             let options = bench::Options { url: url.clone(), runs: *runs, dir: dir.clone() };
-            print(&runtime()?.block_on(bench::run(&options, &config, *json))?)
+            let measured = async {
+                // What was started ends with this future, and its directory goes away.
+                tokio::select! {
+                    report = bench::run(&options, &config, *json) => report,
+                    _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+                }
+            };
+            print(&runtime()?.block_on(measured)?)
         }
         Command::Migrate => {
             let location = layers()?.config()?.location()?;

@@ -1,5 +1,6 @@
 //! `weir plugin`: what a plugin author does before there is a server. The host and its limits are those of `serve`.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -61,7 +62,10 @@ pub(super) async fn run(command: &Command, config: Config) -> anyhow::Result<()>
             telemetry::start(&Config { log_level: "warn,weir::tool=trace".to_owned(), ..config.clone() })?;
             let arguments = serde_json::from_str(arguments).context("the arguments are not JSON")?;
             let timeout = match timeout {
-                Some(seconds) => Duration::try_from_secs_f64(*seconds).context("--timeout")?,
+                Some(seconds) => match Duration::try_from_secs_f64(*seconds) {
+                    Ok(timeout) if !timeout.is_zero() && timeout <= config.limits().step_timeout_max => timeout,
+                    _ => bail!("--timeout must be more than 0 and at most {} seconds", config.step_timeout_max_seconds),
+                },
                 None => STEP_TIMEOUT_DEFAULT,
             };
             call(&open(file, &config).await?, tool, arguments, timeout).await
@@ -70,10 +74,13 @@ pub(super) async fn run(command: &Command, config: Config) -> anyhow::Result<()>
 }
 
 async fn open(file: &Path, config: &Config) -> anyhow::Result<Examined> {
-    let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
-    if bytes.len() > config.plugin_max_bytes {
-        let (size, limit) = (bytes.len(), config.plugin_max_bytes);
-        bail!("{} has {size} bytes, more than {limit} (`plugin_max_bytes`)", file.display());
+    let limit = config.plugin_max_bytes;
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(file).with_context(|| file.display().to_string())?;
+    let read = opened.take(limit as u64 + 1).read_to_end(&mut bytes);
+    read.with_context(|| file.display().to_string())?;
+    if bytes.len() > limit {
+        bail!("{} has more than {limit} bytes (`plugin_max_bytes`)", file.display());
     }
     let host = PluginHost::new(config.plugins())?;
     examine(&host, bytes).await.with_context(|| file.display().to_string())
@@ -115,7 +122,13 @@ fn inspect(plugin: &Examined, file: &Path, as_json: bool) -> anyhow::Result<()> 
         used.peak_memory_bytes / 1024,
         used.time.as_secs_f64() * 1e3
     );
-    print(&text)
+    print(&printable(&text))
+}
+
+/// What a stranger wrote, without what would move a cursor or change a terminal.
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\n' { c.escape_unicode().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
 
 async fn call(plugin: &Examined, tool: &str, arguments: Value, timeout: Duration) -> anyhow::Result<()> {
@@ -137,7 +150,7 @@ async fn call(plugin: &Examined, tool: &str, arguments: Value, timeout: Duration
     }
     let output = called.map_err(|failed| {
         let may_help = if failed.retryable { " (another attempt may help)" } else { "" };
-        anyhow::anyhow!("{}: {}{may_help}", failed.failure.code.as_str(), failed.failure.message)
+        anyhow::anyhow!("{}: {}{may_help}", failed.failure.code.as_str(), printable(&failed.failure.message))
     })?;
     let answer = output.tool.context("the call gave no answer of a tool")?;
     let mut document =

@@ -1,10 +1,14 @@
 //! One call of a tool by a step: arguments held against the schema, the sandbox, and what its report means for a run.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde_json::Value;
 use weir_host::plugin::{Answer, Call, Fault, FaultClass, LogLevel, Report};
 
 use super::Tools;
 use super::loaded::{Loaded, Schemas, Unready};
+use super::schema::Schema;
 use crate::model::error::{AttemptFailure, FailureCode};
 use crate::model::id::RunId;
 use crate::model::journal::{Output, ToolOutput, Used};
@@ -28,7 +32,7 @@ pub struct Caller {
     /// The same for all attempts of the step.
     pub idempotency_key: String,
     /// Longest time of the call, from when it begins to run.
-    pub timeout: std::time::Duration,
+    pub timeout: Duration,
 }
 
 impl Tools {
@@ -52,12 +56,13 @@ impl Loaded {
             let message = format!("the plugin {digest} has no tool named `{}`", call.tool);
             return Err(AttemptFailure::permanent(FailureCode::PluginUnusable, message));
         };
-        let faults = schemas.input.faults(&call.arguments, "/input");
+        let faults =
+            self.faults(schemas, |schemas| Some(&schemas.input), &call.arguments, "/input", by.timeout).await?;
         if !faults.is_empty() {
             let message = format!("the arguments do not fit the tool's schema: {}", told(&faults));
             return Err(AttemptFailure::permanent(FailureCode::InvalidToolArguments, message));
         }
-        let (run, step) = (by.run, by.step.clone());
+        let (run, step, timeout) = (by.run, by.step.clone(), by.timeout);
         let report = self
             .plugin
             .call(Call {
@@ -76,15 +81,63 @@ impl Loaded {
             peak_memory_bytes: report.used.peak_memory_bytes,
             time_us: u64::try_from(report.used.time.as_micros()).unwrap_or(u64::MAX),
         };
-        let checked = report.outcome.map_err(|fault| failure(&fault)).and_then(|answer| {
-            check(&answer, schemas)?;
+        let checked = async {
+            let answer = report.outcome.map_err(|fault| failure(&fault))?;
+            self.check(&answer, schemas, timeout).await?;
             output(answer, call, digest, used)
-        });
-        checked.map_err(|failed| AttemptFailure { used: Some(used), ..failed })
+        };
+        checked.await.map_err(|failed| AttemptFailure { used: Some(used), ..failed })
     }
 }
 
 impl Loaded {
+    /// What of a value does not fit a schema. What may take long goes on in the background, and is waited for as long as
+    /// the step may take.
+    async fn faults(
+        &self,
+        schemas: &Arc<Schemas>,
+        which: fn(&Schemas) -> Option<&Schema>,
+        value: &Value,
+        root: &'static str,
+        timeout: Duration,
+    ) -> Result<Vec<reader::Fault>, AttemptFailure> {
+        let Some(schema) = which(schemas) else { return Ok(Vec::new()) };
+        if schema.is_quick(value) {
+            return Ok(schema.faults(value, root));
+        }
+        let (schemas, value) = (Arc::clone(schemas), value.clone());
+        let hold = move || which(&schemas).map_or_else(Vec::new, |schema| schema.faults(&value, root));
+        match tokio::time::timeout(timeout, self.host.in_background(hold)).await {
+            Ok(held) => held.map_err(|error| unready(self.digest, &error.into())),
+            Err(_) => {
+                let seconds = timeout.as_secs_f64();
+                let message =
+                    format!("{root}: holding it against the tool's schema took longer than {seconds} seconds");
+                Err(AttemptFailure::permanent(FailureCode::StepTimeout, message))
+            }
+        }
+    }
+
+    /// A structured answer fits the schema that the tool promised (MCP: servers MUST provide results that conform).
+    async fn check(&self, answer: &Answer, schemas: &Arc<Schemas>, timeout: Duration) -> Result<(), AttemptFailure> {
+        let broken = |message: String| Err(AttemptFailure::permanent(FailureCode::ToolContractBroken, message));
+        if !answer.content.iter().chain(&answer.structured).chain(&answer.meta).all(reader::depth_fits) {
+            return broken(format!("the tool's answer is more than {} levels deep", reader::JSON_DEPTH_MAX));
+        }
+        if answer.is_error || schemas.output.is_none() {
+            return Ok(());
+        }
+        let Some(value) = &answer.structured else {
+            return broken("the tool has an output schema and its answer has no structured content".to_owned());
+        };
+        let faults =
+            self.faults(schemas, |schemas| schemas.output.as_ref(), value, "/structuredContent", timeout).await?;
+        if faults.is_empty() {
+            return Ok(());
+        }
+        broken(format!("the tool's answer does not fit its own output schema: {}", told(&faults)))
+    }
+
     /// A call with nothing around it: what `weir bench` compares with.
     ///
     /// # Errors
@@ -108,28 +161,6 @@ fn unready(digest: PluginDigest, error: &Unready) -> AttemptFailure {
     match error {
         Unready::Store(_) => AttemptFailure::retryable(FailureCode::PluginUnusable, message),
         _ => AttemptFailure::permanent(FailureCode::PluginUnusable, message),
-    }
-}
-
-/// A structured answer fits the schema that the tool promised (MCP: servers MUST provide results that conform).
-fn check(answer: &Answer, schemas: &Schemas) -> Result<(), AttemptFailure> {
-    let broken = |message: String| Err(AttemptFailure::permanent(FailureCode::ToolContractBroken, message));
-    let fits = |value: &Value| reader::depth_fits(value);
-    if !answer.content.iter().chain(&answer.structured).chain(&answer.meta).all(fits) {
-        return broken(format!("the tool's answer is more than {} levels deep", reader::JSON_DEPTH_MAX));
-    }
-    match (&schemas.output, &answer.structured) {
-        (Some(_), None) if !answer.is_error => {
-            broken("the tool has an output schema and its answer has no structured content".to_owned())
-        }
-        (Some(schema), Some(value)) if !answer.is_error => {
-            let faults = schema.faults(value, "/structuredContent");
-            if faults.is_empty() {
-                return Ok(());
-            }
-            broken(format!("the tool's answer does not fit its own output schema: {}", told(&faults)))
-        }
-        _ => Ok(()),
     }
 }
 

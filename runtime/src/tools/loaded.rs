@@ -14,11 +14,15 @@ use crate::store::StoreError;
 /// Most plugins that are kept compiled; the one that was not called for longest makes room.
 const KEPT_MAX: usize = 128;
 
+/// Most patterns in all schemas of a plugin.
+const PATTERNS_MAX: usize = 256;
+
 /// A plugin, ready for calls.
 pub struct Loaded {
     pub(super) digest: PluginDigest,
     pub(super) plugin: Plugin,
-    pub(super) tools: HashMap<String, Schemas>,
+    pub(super) tools: HashMap<String, Arc<Schemas>>,
+    pub(super) host: PluginHost,
 }
 
 /// What a tool takes and gives.
@@ -51,13 +55,25 @@ impl Loaded {
         plugin: Plugin,
         tools: Vec<Tool>,
     ) -> Result<Self, Refused> {
-        let compile = move || tools.iter().map(|tool| Ok((tool.name.clone(), Schemas::of(tool)?))).collect();
-        let tools: Result<HashMap<String, Schemas>, String> = host.in_background(compile).await?;
-        Ok(Self { digest, plugin, tools: tools.map_err(Refused::new)? })
+        let tools = host.in_background(move || Schemas::of_all(&tools)).await?.map_err(Refused::new)?;
+        Ok(Self { digest, plugin, tools, host: host.clone() })
     }
 }
 
 impl Schemas {
+    fn of_all(tools: &[Tool]) -> Result<HashMap<String, Arc<Self>>, String> {
+        let (mut all, mut patterns) = (HashMap::with_capacity(tools.len()), 0);
+        for tool in tools {
+            let schemas = Self::of(tool)?;
+            patterns += schemas.input.patterns + schemas.output.as_ref().map_or(0, |output| output.patterns);
+            if patterns > PATTERNS_MAX {
+                return Err(format!("the schemas of the tools have more than {PATTERNS_MAX} patterns together"));
+            }
+            all.insert(tool.name.clone(), Arc::new(schemas));
+        }
+        Ok(all)
+    }
+
     fn of(tool: &Tool) -> Result<Self, String> {
         let of = |which: &str, schema| {
             Schema::compile(schema).map_err(|error| format!("the {which} of the tool `{}`: {error}", tool.name))

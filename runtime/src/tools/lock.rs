@@ -1,5 +1,7 @@
 //! What the tools of a definition are when it is saved: the digests that its revision pins.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use super::Tools;
@@ -9,6 +11,9 @@ use crate::model::reader::{Fault, join};
 use crate::model::step::StepKind;
 use crate::model::tool::{PluginDigest, PluginRef, ToolLock, ToolStep};
 use crate::store::StoreError;
+
+/// How long the arguments of one step are held against a schema while a definition is saved.
+const ARGUMENTS_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Tools {
     /// Finds the plugin of every tool that `definition` calls.
@@ -25,7 +30,7 @@ impl Tools {
             let pointer = join("/steps", &index.to_string());
             match self.find(tool).await? {
                 Ok((digest, input_schema)) => {
-                    faults.extend(argument_faults(tool, &input_schema, &join(&pointer, "input")));
+                    faults.extend(self.argument_faults(tool, input_schema, join(&pointer, "input")).await);
                     lock.insert(step.name.clone(), digest);
                 }
                 Err((member, message)) => faults.push(Fault { pointer: join(&pointer, member), message }),
@@ -60,10 +65,13 @@ impl Tools {
             ("tool_name", format!("the plugin `{plugin}` has no tool named `{name}`; it has {}", names.join(", ")))
         }))
     }
-}
 
-fn argument_faults(tool: &ToolStep, input_schema: &Value, pointer: &str) -> Vec<Fault> {
-    let Some(input) = tool.literal_input() else { return Vec::new() };
-    // A stored schema was compiled before; should this version not take it, the call will say so.
-    Schema::compile(input_schema).map_or_else(|_| Vec::new(), |schema| schema.faults(input, pointer))
+    /// What is wrong with arguments that have no expression in them.
+    async fn argument_faults(&self, tool: &ToolStep, input_schema: Value, pointer: String) -> Vec<Fault> {
+        let Some(input) = tool.literal_input().cloned() else { return Vec::new() };
+        // A stored schema was compiled before; should this version not take it, or take too long, the call will say so.
+        let hold = move || Schema::compile(&input_schema).map(|schema| schema.faults(&input, &pointer));
+        let held = tokio::time::timeout(ARGUMENTS_TIMEOUT, self.host.in_background(hold)).await;
+        held.ok().and_then(Result::ok).and_then(Result::ok).unwrap_or_default()
+    }
 }

@@ -7,6 +7,7 @@
 //! `tests/it/sandbox.rs` show all of it with real guests.
 
 mod call;
+mod count;
 mod examine;
 mod loaded;
 mod lock;

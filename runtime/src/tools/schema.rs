@@ -3,15 +3,11 @@
 //! Nothing is ever fetched, a `$ref` stays inside its schema, patterns run in linear time, and the work that a value
 //! can cause is known beforehand: from the schema alone where that is enough, else by counting for each value.
 
-use std::borrow::Cow;
-use std::cell::Cell;
-use std::collections::HashMap;
-
 use jsonschema::{PatternOptions, Validator};
-use percent_encoding::percent_decode_str;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::model::journal::json_size_bytes;
+use super::count::{Count, Trouble, VALUE_VISITS_MAX};
+use crate::model::journal::{json_fits, json_size_bytes};
 use crate::model::reader::{Fault, JSON_DEPTH_MAX};
 
 /// Longest schema, in bytes of JSON text.
@@ -20,18 +16,22 @@ const SCHEMA_MAX_BYTES: usize = 64 * 1024;
 /// Deepest nesting inside one schema.
 const SCHEMA_DEPTH_MAX: usize = 32;
 
-/// Most subschemas that one place of a value is held against, and most on any path into any value of a schema whose
-/// values need not be counted.
-const VISITS_MAX: u64 = 1_000;
-
-/// Most subschemas that all places of one value together are held against, where that is counted.
-const VALUE_VISITS_MAX: u64 = 1_000_000;
-
-/// Most steps that a count itself may take.
-const STEPS_MAX: u64 = 1_000_000;
-
 /// Memory for one compiled pattern, in bytes.
-const PATTERN_MAX_BYTES: usize = 256 * 1024;
+const PATTERN_MAX_BYTES: usize = 64 * 1024;
+
+/// Most patterns in one schema.
+const PATTERNS_MAX: usize = 64;
+
+/// Dialects that are read as they are meant. Others give a place another address in ways that the count does not know.
+const DIALECTS: [&str; 4] = [
+    "json-schema.org/draft/2020-12/schema",
+    "json-schema.org/draft/2019-09/schema",
+    "json-schema.org/draft-07/schema",
+    "json-schema.org/draft-06/schema",
+];
+
+/// A value of so many bytes is held against a schema without patterns where the caller is; others in the background.
+const QUICK_MAX_BYTES: usize = 16 * 1024;
 
 /// Most faults that are told of one value.
 const FAULTS_MAX: usize = 32;
@@ -41,6 +41,8 @@ pub(super) struct Schema {
     validator: Validator,
     /// The schema, where some value could make it costly: each value is counted first.
     costly: Option<Value>,
+    /// Patterns in it: each takes memory, and time for each byte of a text.
+    pub(super) patterns: usize,
 }
 
 impl Schema {
@@ -53,14 +55,19 @@ impl Schema {
         if size > SCHEMA_MAX_BYTES {
             return Err(format!("is {size} bytes long; the limit is {SCHEMA_MAX_BYTES} bytes"));
         }
+        refuse_dialect(schema)?;
         refuse_references(schema, "", SCHEMA_DEPTH_MAX)?;
+        let patterns = count_patterns(schema);
+        if patterns > PATTERNS_MAX {
+            return Err(format!("has {patterns} patterns, more than {PATTERNS_MAX}"));
+        }
         let costly = match Count::new(schema).of_paths(schema, JSON_DEPTH_MAX) {
             Ok(_) => None,
             Err(Trouble::Costly) => Some(schema.clone()),
             Err(Trouble::Wrong(message)) => return Err(message),
         };
-        let patterns = PatternOptions::regex().size_limit(PATTERN_MAX_BYTES).dfa_size_limit(PATTERN_MAX_BYTES);
-        let options = jsonschema::options().offline().with_pattern_options(patterns);
+        let options = PatternOptions::regex().size_limit(PATTERN_MAX_BYTES).dfa_size_limit(PATTERN_MAX_BYTES);
+        let options = jsonschema::options().offline().with_pattern_options(options);
         let wrong = |error: jsonschema::ValidationError<'_>| {
             let at = error.instance_path().to_string();
             let rule = if at.ends_with("/pattern") {
@@ -70,7 +77,12 @@ impl Schema {
             };
             format!("{at}: {error}{rule}")
         };
-        Ok(Self { validator: options.build(schema).map_err(wrong)?, costly })
+        Ok(Self { validator: options.build(schema).map_err(wrong)?, costly, patterns })
+    }
+
+    /// Whether `value` can be held against the schema in the blink of an eye.
+    pub(super) fn is_quick(&self, value: &Value) -> bool {
+        self.costly.is_none() && self.patterns == 0 && json_fits(value, QUICK_MAX_BYTES)
     }
 
     /// What of `value` does not fit, with pointers below `root`. Values are not repeated in the messages: they may be
@@ -87,6 +99,32 @@ impl Schema {
             message: error.masked().to_string(),
         };
         self.validator.iter_errors(value).take(FAULTS_MAX).map(fault).collect()
+    }
+}
+
+fn refuse_dialect(schema: &Value) -> Result<(), String> {
+    let Some(dialect) = schema.get("$schema") else { return Ok(()) };
+    let name = dialect.as_str().unwrap_or_default().trim_end_matches('#');
+    let name = name.trim_start_matches("https://").trim_start_matches("http://");
+    if DIALECTS.contains(&name) {
+        return Ok(());
+    }
+    Err(format!("/$schema: {dialect} is not one of 2020-12, 2019-09, draft-07 and draft-06"))
+}
+
+/// Patterns anywhere in a schema. A property that is called `pattern` has a schema, and no text.
+fn count_patterns(schema: &Value) -> usize {
+    match schema {
+        Value::Array(items) => items.iter().map(count_patterns).sum(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| match (name.as_str(), value) {
+                ("pattern", Value::String(_)) => 1,
+                ("patternProperties", Value::Object(schemas)) => schemas.len() + count_patterns(value),
+                _ => count_patterns(value),
+            })
+            .sum(),
+        _ => 0,
     }
 }
 
@@ -118,160 +156,9 @@ fn refuse_references(schema: &Value, pointer: &str, depth: usize) -> Result<(), 
     }
 }
 
-/// Why a count came to no end.
-#[derive(Debug)]
-enum Trouble {
-    /// The schema is not one.
-    Wrong(String),
-    /// There is too much to count.
-    Costly,
-}
-
-/// A child that a subschema says something about.
-enum Child<'s> {
-    Property(&'s str),
-    EveryProperty,
-    Item(usize),
-    EveryItem,
-}
-
-/// Counts the subschemas that the places of a value are held against.
-///
-/// At one place these are the schema and all that it applies there (`allOf`, `$ref`, ...). Each of them may say
-/// something about a child, and what they say adds up for the same child.
-struct Count<'s> {
-    root: &'s Value,
-    /// By schema, and by level or value.
-    known: HashMap<(*const Value, usize), u64>,
-    steps: Cell<u64>,
-}
-
-impl<'s> Count<'s> {
-    fn new(root: &'s Value) -> Self {
-        Self { root, known: HashMap::new(), steps: Cell::new(0) }
-    }
-
-    /// The most visits on any path of up to `levels` levels into any value.
-    fn of_paths(&mut self, schema: &'s Value, levels: usize) -> Result<u64, Trouble> {
-        let key = (std::ptr::from_ref(schema), levels);
-        if let Some(visits) = self.known.get(&key) {
-            return Ok(*visits);
-        }
-        let here = self.in_place(schema)?;
-        let (mut properties, mut every_property) = (HashMap::<&str, u64>::new(), 0);
-        let (mut items, mut every_item) = (HashMap::<usize, u64>::new(), 0);
-        if levels > 0 {
-            for (child, schema) in here.iter().flat_map(|members| children(members)) {
-                let below = self.of_paths(schema, levels - 1)?;
-                match child {
-                    Child::Property(name) => *properties.entry(name).or_default() += below,
-                    Child::EveryProperty => every_property += below,
-                    Child::Item(n) => *items.entry(n).or_default() += below,
-                    Child::EveryItem => every_item += below,
-                }
-            }
-        }
-        // A value is an object or an array, never both; and a path goes through one of its children.
-        let in_object = properties.into_values().max().unwrap_or_default() + every_property;
-        let in_array = items.into_values().max().unwrap_or_default() + every_item;
-        let visits = here.len() as u64 + in_object.max(in_array);
-        self.keep(key, visits, VISITS_MAX)
-    }
-
-    /// The visits of all places of `value`.
-    fn of_value(&mut self, schema: &'s Value, value: &Value) -> Result<u64, Trouble> {
-        let key = (std::ptr::from_ref(schema), std::ptr::from_ref(value).addr());
-        if let Some(visits) = self.known.get(&key) {
-            return Ok(*visits);
-        }
-        let here = self.in_place(schema)?;
-        let mut visits = here.len() as u64;
-        for (child, schema) in here.iter().flat_map(|members| children(members)) {
-            let held: Vec<&Value> = match (child, value) {
-                (Child::Property(name), Value::Object(members)) => members.get(name).into_iter().collect(),
-                (Child::EveryProperty, Value::Object(members)) => members.values().collect(),
-                (Child::Item(n), Value::Array(items)) => items.get(n).into_iter().collect(),
-                (Child::EveryItem, Value::Array(items)) => items.iter().collect(),
-                _ => Vec::new(),
-            };
-            for value in held {
-                visits = visits.saturating_add(self.of_value(schema, value)?);
-            }
-        }
-        self.keep(key, visits, VALUE_VISITS_MAX)
-    }
-
-    fn keep(&mut self, key: (*const Value, usize), visits: u64, most: u64) -> Result<u64, Trouble> {
-        if visits > most {
-            return Err(Trouble::Costly);
-        }
-        self.known.insert(key, visits);
-        Ok(visits)
-    }
-
-    /// Everything that is applied to the same value as `schema`.
-    fn in_place(&self, schema: &'s Value) -> Result<Vec<&'s Map<String, Value>>, Trouble> {
-        let (mut found, mut open) = (Vec::new(), vec![schema]);
-        while let Some(schema) = open.pop() {
-            let Value::Object(members) = schema else { continue };
-            found.push(members);
-            self.steps.set(self.steps.get() + 1);
-            if self.steps.get() > STEPS_MAX {
-                return Err(Trouble::Costly);
-            }
-            if found.len() as u64 > VISITS_MAX {
-                let message = "subschemas to one value, or refers to itself there";
-                return Err(Trouble::Wrong(format!("applies more than {VISITS_MAX} {message}")));
-            }
-            for (keyword, value) in members {
-                match (keyword.as_str(), value) {
-                    ("$ref", Value::String(to)) => open.push(self.target(to)?),
-                    ("allOf" | "anyOf" | "oneOf", Value::Array(schemas)) => open.extend(schemas),
-                    ("not" | "if" | "then" | "else", schema) => open.push(schema),
-                    ("dependentSchemas" | "dependencies", Value::Object(schemas)) => open.extend(schemas.values()),
-                    _ => {}
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// What a reference such as `#/$defs/a%20name` leads to: a JSON Pointer in a fragment (RFC 6901 section 6).
-    fn target(&self, reference: &str) -> Result<&'s Value, Trouble> {
-        let pointer = percent_decode_str(reference.trim_start_matches('#')).decode_utf8().unwrap_or(Cow::Borrowed("?"));
-        self.root.pointer(&pointer).ok_or_else(|| Trouble::Wrong(format!("`{reference}` leads nowhere")))
-    }
-}
-
-/// What the keywords of one subschema say about the children of a value.
-fn children(members: &Map<String, Value>) -> Vec<(Child<'_>, &Value)> {
-    let mut children = Vec::new();
-    for (keyword, value) in members {
-        match (keyword.as_str(), value) {
-            ("properties", Value::Object(schemas)) => {
-                children.extend(schemas.iter().map(|(name, schema)| (Child::Property(name), schema)));
-            }
-            ("patternProperties", Value::Object(schemas)) => {
-                children.extend(schemas.values().map(|schema| (Child::EveryProperty, schema)));
-            }
-            ("additionalProperties" | "unevaluatedProperties" | "propertyNames", schema) => {
-                children.push((Child::EveryProperty, schema));
-            }
-            ("prefixItems" | "items", Value::Array(schemas)) => {
-                children.extend(schemas.iter().enumerate().map(|(n, schema)| (Child::Item(n), schema)));
-            }
-            ("items" | "contains" | "additionalItems" | "unevaluatedItems", schema) => {
-                children.push((Child::EveryItem, schema));
-            }
-            _ => {}
-        }
-    }
-    children
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Map, json};
 
     use super::*;
 
@@ -318,6 +205,21 @@ mod tests {
             .collect();
         assert!(refused(&json!({"$defs": bomb, "$ref": "#/$defs/d0"})).contains("more than 1000 subschemas"));
         assert!(refused(&json!({"pattern": "(a)\\1"})).contains("pattern"));
+        assert!(refused(&json!({"pattern": "[ab]*a[ab]{5000}c"})).contains("pattern"));
+        let many: Vec<Value> = vec![json!({"pattern": "a"}); PATTERNS_MAX + 1];
+        assert!(refused(&json!({"prefixItems": many})).contains("65 patterns"));
+        let again: Map<String, Value> = (0..30)
+            .map(|n| {
+                (
+                    format!("d{n}"),
+                    json!({"allOf": [{"$ref": format!("#/$defs/d{}", n + 1)}], "unevaluatedProperties": false}),
+                )
+            })
+            .chain([("d30".to_owned(), json!({"properties": {"a": true}}))])
+            .collect();
+        assert!(refused(&json!({"$defs": again, "$ref": "#/$defs/d0"})).contains("unevaluatedProperties"));
+        let dialect = "http://json-schema.org/draft-04/schema#";
+        assert!(refused(&json!({"$schema": dialect})).contains("draft-04"));
         assert!(refused(&json!({"description": "x".repeat(SCHEMA_MAX_BYTES)})).contains("the limit is 65536 bytes"));
         let deep = (0..40).fold(json!({}), |inner, _| json!({"not": inner}));
         assert!(refused(&deep).contains("levels deep"));
