@@ -2,9 +2,6 @@
 
 use tokio::time::Instant;
 
-use super::bindings::weir::plugin::{tool_config, tool_log, tool_progress, tool_types};
-use super::guest::Guest;
-
 /// Lines that are kept of each second of a call.
 const LINES_PER_SECOND: u64 = 100;
 
@@ -56,7 +53,7 @@ pub(super) struct LogBook {
 }
 
 impl LogBook {
-    fn write(&mut self, line: LogLine) {
+    pub(super) fn write(&mut self, line: LogLine) {
         let seconds = self.began.get_or_insert_with(Instant::now).elapsed().as_secs();
         let bytes = self.bytes + line.message.len() + line.fields.as_ref().map_or(0, String::len);
         if self.count >= LINES_PER_SECOND * (seconds + 1) || bytes > LINES_MAX_BYTES {
@@ -68,7 +65,7 @@ impl LogBook {
         self.lines.push(line);
     }
 
-    fn report(&mut self, progress: Progress) {
+    pub(super) fn report(&mut self, progress: Progress) {
         if progress.done.is_finite() && self.progress.as_ref().is_none_or(|last| progress.done > last.done) {
             self.progress = Some(progress);
         }
@@ -79,41 +76,6 @@ impl LogBook {
         self.lines.iter().rev().find(|line| line.level == LogLevel::Error).map(|line| line.message.as_str())
     }
 }
-
-impl tool_log::Host for Guest {
-    fn write(&mut self, level: tool_log::LogLevel, message: String, fields: Option<String>) -> wasmtime::Result<()> {
-        let level = match level {
-            tool_log::LogLevel::Trace => LogLevel::Trace,
-            tool_log::LogLevel::Debug => LogLevel::Debug,
-            tool_log::LogLevel::Info => LogLevel::Info,
-            tool_log::LogLevel::Warn => LogLevel::Warn,
-            tool_log::LogLevel::Error => LogLevel::Error,
-        };
-        self.meter.log().write(LogLine { level, message, fields });
-        Ok(())
-    }
-}
-
-impl tool_progress::Host for Guest {
-    fn report(&mut self, done: f64, total: Option<f64>, message: Option<String>) -> wasmtime::Result<()> {
-        self.meter.log().report(Progress { done, total, message });
-        Ok(())
-    }
-}
-
-impl tool_config::Host for Guest {
-    /// Nothing is set: no plugin is granted a setting.
-    fn setting(&mut self, _: String) -> wasmtime::Result<Option<String>> {
-        Ok(None)
-    }
-
-    /// Nothing is granted: no plugin has a secret.
-    fn secret_placeholder(&mut self, _: String) -> wasmtime::Result<Option<String>> {
-        Ok(None)
-    }
-}
-
-impl tool_types::Host for Guest {}
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ mod call;
 mod fault;
 mod guest;
 mod host;
+mod imports;
 mod lane;
 mod log;
 mod mcp;

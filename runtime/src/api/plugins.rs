@@ -13,9 +13,9 @@ use super::extract::{PathText, Query, read_body};
 use super::openapi::{ListProblems, ReadProblems, UploadProblems};
 use super::page::{List, ListParams, page_request};
 use super::problem::{Problem, ProblemCode};
+use crate::model::plugin::{PluginRef, plugin_name_fault, plugin_version_fault};
 use crate::model::reader::Fault;
 use crate::model::time::Timestamp;
-use crate::model::tool::{PluginRef, plugin_name_fault, plugin_version_fault};
 use crate::store::PluginVersion;
 use crate::tools::{Refusal, Upload};
 

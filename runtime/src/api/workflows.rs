@@ -18,9 +18,9 @@ use crate::clock::new_id;
 use crate::model::definition::Definition;
 use crate::model::id::WorkflowId;
 use crate::model::limits::Limits;
+use crate::model::plugin::ToolLock;
 use crate::model::reader::{Fault, Faults, Members};
 use crate::model::time::Timestamp;
-use crate::model::tool::ToolLock;
 use crate::store::{NewRevision, Revision, Workflow, WorkflowChange};
 
 // The macro that makes the document takes an alias for the type that it is.

@@ -7,7 +7,7 @@ use crate::model::definition::Definition;
 use crate::model::error::{Failure, FailureCode};
 use crate::model::id::WorkflowId;
 use crate::model::limits::Limits;
-use crate::model::tool::ToolLock;
+use crate::model::plugin::ToolLock;
 use crate::store::{Store, StoreError};
 
 /// Most revisions that are kept parsed.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::journal::Used;
 use super::path::StepPath;
+use super::plugin::Used;
 
 /// Declares the failure codes with their snake_case text and their page.
 macro_rules! failure_codes {

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::error::Failure;
 use super::path::StepPath;
+use super::plugin::{PluginDigest, Used};
 use super::time::Timestamp;
-use super::tool::PluginDigest;
 
 /// Something that happened to a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -159,17 +159,6 @@ impl ToolOutput {
         let text = result.as_str().map_or_else(|| result.to_string(), str::to_owned);
         json!({"type": "text", "text": text})
     }
-}
-
-/// What a call of a tool really used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Used {
-    /// Units of fuel: about one for each instruction of the guest.
-    pub fuel: u64,
-    /// Most linear memory at any time, in bytes.
-    pub peak_memory_bytes: u64,
-    /// Wall time, in microseconds.
-    pub time_us: u64,
 }
 
 /// What arrives for a run from outside.

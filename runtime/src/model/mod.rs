@@ -13,6 +13,7 @@ pub mod id;
 pub mod journal;
 pub mod limits;
 pub mod path;
+pub mod plugin;
 pub mod reader;
 pub mod retry;
 pub mod state;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::error::{Failure, FailureCode};
-use super::journal::{Event, Message, Outcome, Output, Then, Used, json_size_bytes};
+use super::journal::{Event, Message, Outcome, Output, Then, json_size_bytes};
 use super::path::StepPath;
+use super::plugin::Used;
 use super::time::Timestamp;
 
 /// Where a step stands. A step the state does not know has not been reached.

@@ -9,8 +9,8 @@ use super::page::{Page, PageRequest};
 use super::writer::Op;
 use super::{Store, StoreError, from_json, json_bytes};
 use crate::clock::new_id;
+use crate::model::plugin::{PluginDigest, PluginRef};
 use crate::model::time::Timestamp;
-use crate::model::tool::{PluginDigest, PluginRef};
 
 /// A version of a plugin.
 #[derive(Clone, Debug)]

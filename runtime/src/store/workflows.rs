@@ -9,8 +9,8 @@ use super::page::{Page, PageRequest};
 use super::writer::Op;
 use super::{Store, StoreError, from_json, json_bytes};
 use crate::model::id::WorkflowId;
+use crate::model::plugin::ToolLock;
 use crate::model::time::Timestamp;
-use crate::model::tool::ToolLock;
 
 /// A workflow with its current revision.
 #[derive(Clone, Debug)]

@@ -11,9 +11,11 @@ use super::loaded::{Loaded, Schemas, Unready};
 use super::schema::Schema;
 use crate::model::error::{AttemptFailure, FailureCode};
 use crate::model::id::RunId;
-use crate::model::journal::{Output, ToolOutput, Used};
+use crate::model::journal::{Output, ToolOutput};
+use crate::model::plugin::PluginDigest;
+use crate::model::plugin::Used;
 use crate::model::reader;
-use crate::model::tool::{OnToolError, PluginDigest, ToolCall};
+use crate::model::tool::{OnToolError, ToolCall};
 
 /// Most faults of arguments that a failure's message names.
 const FAULTS_TOLD: usize = 5;

@@ -3,7 +3,7 @@
 use weir_host::plugin::{Artifact, Listed, PluginHost, Refused};
 
 use super::loaded::Loaded;
-use crate::model::tool::PluginDigest;
+use crate::model::plugin::PluginDigest;
 
 /// A plugin that can be stored and called.
 pub struct Examined {

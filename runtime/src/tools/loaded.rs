@@ -8,7 +8,7 @@ use weir_host::plugin::{Plugin, PluginHost, Refused, Tool};
 
 use super::Tools;
 use super::schema::Schema;
-use crate::model::tool::PluginDigest;
+use crate::model::plugin::PluginDigest;
 use crate::store::StoreError;
 
 /// Most plugins that are kept compiled; the one that was not called for longest makes room.

@@ -7,9 +7,10 @@ use serde_json::Value;
 use super::Tools;
 use super::schema::Schema;
 use crate::model::definition::Definition;
+use crate::model::plugin::{PluginDigest, PluginRef, ToolLock};
 use crate::model::reader::{Fault, join};
 use crate::model::step::StepKind;
-use crate::model::tool::{PluginDigest, PluginRef, ToolLock, ToolStep};
+use crate::model::tool::ToolStep;
 use crate::store::StoreError;
 
 /// How long the arguments of one step are held against a schema while a definition is saved.

@@ -3,7 +3,7 @@
 use weir_host::plugin::Refused;
 
 use super::{Examined, Tools, examine};
-use crate::model::tool::{PluginRef, plugin_name_fault, plugin_version_fault};
+use crate::model::plugin::{PluginRef, plugin_name_fault, plugin_version_fault};
 use crate::store::{Added, NewPlugin, PluginVersion, StoreError};
 
 /// What somebody uploads.

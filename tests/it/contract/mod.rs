@@ -14,7 +14,7 @@ use weir::model::error::{Failure, FailureCode};
 use weir::model::id::{RunId, WorkflowId};
 use weir::model::journal::{Event, Outcome, Output};
 use weir::model::path::StepPath;
-use weir::model::tool::ToolLock;
+use weir::model::plugin::ToolLock;
 use weir::store::{Append, Appended, Claimed, Created, Location, NewRevision, NewRun, Next, Status, Store};
 use weir_tests::clock::ManualClock;
 

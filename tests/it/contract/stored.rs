@@ -7,7 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 use weir::clock::Clock as _;
 use weir::model::id::{EndpointId, RunId, WorkflowId};
-use weir::model::tool::{PluginDigest, PluginRef, ToolLock};
+use weir::model::plugin::{PluginDigest, PluginRef, ToolLock};
 use weir::store::{
     Added, Created, EndpointChange, Idempotency, NewEndpoint, NewPlugin, NewRevision, NewRun, Next, PageRequest,
     PathTaken, RunFilter, Status, Store, WorkflowChange,

@@ -9,7 +9,7 @@ use crate::model::decide::{Call, Effect};
 use crate::model::error::AttemptFailure;
 use crate::model::id::RunId;
 use crate::model::journal::Output;
-use crate::model::tool::ToolLock;
+use crate::model::plugin::ToolLock;
 use crate::tools::Tools;
 
 /// Performs attempts.

@@ -4,7 +4,8 @@ use crate::model::decide::Effect;
 use crate::model::error::{AttemptFailure, FailureCode};
 use crate::model::id::RunId;
 use crate::model::journal::Output;
-use crate::model::tool::{ToolCall, ToolLock};
+use crate::model::plugin::ToolLock;
+use crate::model::tool::ToolCall;
 use crate::tools::{Caller, Tools};
 
 /// Calls the tool of the plugin that `lock` pins for the step.
