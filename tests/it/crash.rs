@@ -86,7 +86,7 @@ impl Scene {
         let workflow = WorkflowId(Uuid::from_u128(1));
         let definition = weir_tests::definition(&(script.steps)(&target));
         if definition.to_string().contains("mcp_tool") {
-            let upload = Upload { bytes: weir_tests::plugin::bytes("greet"), name: None, version: None };
+            let upload = Upload { bytes: weir::bench::module().expect("a small plugin"), name: None, version: None };
             tools.upload(upload).await.expect("a plugin");
         }
         let parsed = Definition::parse(&definition, &limits()).expect("sound");
@@ -263,8 +263,8 @@ async fn a_run_that_calls_a_tool() {
     survives(Script {
         steps: |target| {
             json!([
-                {"type": "mcp_tool", "name": "greet", "tool_name": "greet", "input": {"name": "{{ trigger.who }}"}},
-                {"type": "http", "name": "after", "url": target.url("/after"), "query": {"said": "{{ steps.greet.result }}"}},
+                {"type": "mcp_tool", "name": "call", "tool_name": "echo", "input": {"name": "{{ trigger.who }}"}},
+                {"type": "http", "name": "after", "url": target.url("/after"), "query": {"said": "{{ steps.call.result.name }}"}},
             ])
         },
         answers: |target| target.answer_with("/after", |_| async { "done" }),

@@ -8,8 +8,11 @@ use wit_parser::Resolve;
 /// Tools of the guest that are stopped by a limit: each never ends, takes all memory, all stack, traps, or floods.
 pub(super) const MISBEHAVING: [&str; 5] = ["loop", "grow", "deep", "trap", "pour"];
 
-/// The plugin's bytes.
-pub(super) fn module() -> anyhow::Result<Vec<u8>> {
+/// The plugin's bytes. It is named `weir-bench`, and its tool `echo` answers with its arguments.
+///
+/// # Errors
+/// When the text does not fit the contract, which is a defect.
+pub fn module() -> anyhow::Result<Vec<u8>> {
     let mut module = wat::parse_str(include_str!("guest.wat")).context("guest.wat")?;
     let mut contract = Resolve::new();
     let package = contract.push_str("plugin.wit", include_str!("../../../wit/plugin.wit"))?;

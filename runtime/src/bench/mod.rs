@@ -27,6 +27,8 @@ use samples::{Samples, claims};
 use sandbox::Sandbox;
 use server::Server;
 
+pub use guest::module;
+
 use crate::config::Config;
 use crate::store::probe::commit_rows;
 
@@ -102,7 +104,7 @@ impl Bench {
         let mut tasks = JoinSet::new();
         let handler = server::bare_handler(&mut tasks).await?;
         let (client, bare) = (Client::new(url.clone(), MANY)?, Client::new(handler.clone(), MANY)?);
-        let plugin = guest::module()?;
+        let plugin = module()?;
         client.upload(plugin.clone()).await?;
         let hooks = Hooks::make(&client, &handler).await?;
         let style = ProgressStyle::with_template("{msg:<46} {wide_bar} {pos:>6}/{len} {elapsed}")?;
