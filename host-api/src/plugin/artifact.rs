@@ -11,13 +11,12 @@ use wasmparser::{Parser, Payload, Validator};
 use wit_component::ComponentEncoder;
 
 /// The custom section in which a plugin says who it is and what it wants: JSON object text.
-pub const REQUEST_SECTION: &str = "weir:request";
+const REQUEST_SECTION: &str = "weir:request";
 
 /// Core modules and components inside one component.
 const NESTED_MAX: usize = 64;
 
-/// Bytes of one function. The compiler takes more than a thousand times as much memory for one, and the largest of real
-/// guests, interpreters, are below.
+/// Bytes of one function: for each of them the compiler takes more than a thousand bytes of memory.
 const FUNCTION_MAX_BYTES: usize = 256 * 1024;
 
 /// The interfaces that a component may import, each with the versions that fit.

@@ -16,7 +16,7 @@ mod lane;
 mod log;
 mod mcp;
 
-pub use artifact::{Artifact, REQUEST_SECTION, Refused, Request};
+pub use artifact::{Artifact, Refused, Request};
 pub use call::{Call, Listed, Plugin, Report, Used};
 pub use fault::{Fault, FaultClass};
 pub use host::{GuestLimits, HostLimits, PluginHost};

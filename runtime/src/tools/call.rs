@@ -12,8 +12,7 @@ use super::schema::Schema;
 use crate::model::error::{AttemptFailure, FailureCode};
 use crate::model::id::RunId;
 use crate::model::journal::{Output, ToolOutput};
-use crate::model::plugin::PluginDigest;
-use crate::model::plugin::Used;
+use crate::model::plugin::{PluginDigest, Used};
 use crate::model::reader;
 use crate::model::tool::{OnToolError, ToolCall};
 
@@ -90,9 +89,7 @@ impl Loaded {
         };
         checked.await.map_err(|failed| AttemptFailure { used: Some(used), ..failed })
     }
-}
 
-impl Loaded {
     /// What of a value does not fit a schema. What may take long goes on in the background, and is waited for as long as
     /// the step may take.
     async fn faults(
