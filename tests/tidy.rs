@@ -83,6 +83,7 @@ fn rooms_call_only_whom_they_may() {
 fn a_library_has_one_user() {
     for (library, rooms) in [
         ("sqlx::", &["store"][..]),
+        ("redis::", &["wire"]),
         ("axum::", &["api", "app", "bench"]),
         ("utoipa", &["api"]),
         ("weir_host::", &["engine", "tools", "config", "app", "bench", "cli"]),
@@ -180,7 +181,11 @@ fn every_snapshot_belongs_to_a_test() {
 }
 
 #[test]
-fn migrations_are_numbered_without_gaps() {
+fn migrations_are_mirrored_and_numbered_without_gaps() {
+    let mirrored = |dir: &str| -> Vec<String> {
+        files(dir, "sql").into_keys().filter_map(|name| name.rsplit('/').next().map(str::to_owned)).collect()
+    };
+    assert_eq!(mirrored("migrations/sqlite"), mirrored("migrations/postgres"));
     let names: Vec<String> = files("migrations/sqlite", "sql").into_keys().collect();
     for (index, name) in names.iter().enumerate() {
         assert!(name.starts_with(&format!("migrations/sqlite/{:04}_", index + 1)), "{name}");

@@ -13,14 +13,14 @@ use weir_host::egress::Egress;
 use weir_host::plugin::PluginHost;
 
 use crate::api::{self, Api};
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::{Config, Role};
 use crate::engine::steps::Performer;
 use crate::engine::{Engine, Workbench};
-use crate::store::Store;
+use crate::store::{Location, Store};
 use crate::tools::Tools;
 use crate::vault::Vault;
-use crate::wire::LocalQueue;
+use crate::wire::{LocalWire, RedisSettings, RedisWire, Wire};
 
 /// How long open connections may take to end after everything else has.
 const CONNECTIONS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,21 +36,22 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         Role::All | Role::Api => Some(listen(&config).await?),
         Role::Worker => None,
     };
-    let clock = Arc::new(SystemClock);
-    let store = Store::open(&config.location()?, Arc::clone(&clock) as _).await?;
-    let vault = Arc::new(Vault::open(&config.master_key_path())?);
+    let location = config.location()?;
+    let (store, clock) = open(&location).await?;
+    let wire = wire(&config, &location)?;
+    let vault = Arc::new(vault(&config, &location)?);
+    if let Location::Cluster { .. } = location {
+        check_master_key(&store, &vault).await?;
+    }
     let egress = Egress::new(config.egress()?).context("the http client")?;
     let tools = Tools::new(store.clone(), PluginHost::new(config.plugins())?);
     let performer = Performer::new(egress, tools.clone());
-    let bench = Workbench::new(store.clone(), clock, performer, config.limits());
-    let engine = Engine::new(Arc::new(bench), Arc::new(LocalQueue::default()), config.engine());
-    let dispatcher = match config.role {
-        Role::All | Role::Worker => Some(engine.start()),
-        Role::Api => {
-            tracing::warn!("the role `api` executes no run: runs wait until a process with the role `all` is started");
-            None
-        }
-    };
+    let bench = Workbench::new(store.clone(), clock, performer, config.limits(), Arc::clone(&wire));
+    let engine = Engine::new(Arc::new(bench), config.engine());
+    let dispatcher = engine.start();
+    if config.role == Role::Api && matches!(location, Location::Embedded { .. }) {
+        tracing::warn!("the role `api` executes no run: runs wait until a process with the role `all` is started");
+    }
     let mut warming = JoinSet::new();
     warming.spawn({
         let tools = tools.clone();
@@ -68,12 +69,67 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     warming.shutdown().await;
     tracing::info!("stopping: attempts under way are finished or released");
     engine.stop();
-    if let Some(dispatcher) = dispatcher {
-        dispatcher.await.context("the dispatcher")?;
-    }
+    dispatcher.await.context("the dispatcher")?;
     drop(engine);
+    wire.close().await;
     store.close().await;
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// Opens the database, with the clock that all its processes go by.
+async fn open(location: &Location) -> anyhow::Result<(Store, Arc<dyn Clock>)> {
+    if let Location::Embedded { .. } = location {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        return Ok((Store::open(location, Arc::clone(&clock)).await?, clock));
+    }
+    let clock = SharedClock::default();
+    let store = Store::open(location, Arc::new(clock.clone())).await?;
+    take_time(&store, &clock).await?;
+    Ok((store, Arc::new(clock)))
+}
+
+/// Takes over the time of the database, as of the middle of the question and its answer.
+async fn take_time(store: &Store, clock: &SharedClock) -> anyhow::Result<()> {
+    let asked = clock.now();
+    if let Some(time) = store.time().await? {
+        clock.set(time.plus(clock.now().since(asked) / 2));
+    }
+    Ok(())
+}
+
+fn wire(config: &Config, location: &Location) -> anyhow::Result<Arc<dyn Wire>> {
+    Ok(match location {
+        Location::Embedded { .. } => Arc::new(LocalWire::default()),
+        Location::Cluster { .. } => Arc::new(RedisWire::start(RedisSettings {
+            url: config.redis_url.clone(),
+            prefix: config.redis_prefix.clone(),
+            state_ttl: Duration::from_secs(config.run_state_ttl_seconds.into()),
+        })?),
+    })
+}
+
+fn vault(config: &Config, location: &Location) -> anyhow::Result<Vault> {
+    if !config.master_key.is_empty() {
+        return Vault::new(&config.master_key, "`master_key`");
+    }
+    let embedded = matches!(location, Location::Embedded { .. });
+    Vault::open(&config.master_key_path(), embedded).context(
+        "every process of a cluster needs the same master key: 32 random bytes in base64 (`openssl rand -base64 32`), in \
+         WEIR_MASTER_KEY or in `master_key_file`",
+    )
+}
+
+/// Refuses a master key that is not the one of this database: its secrets would not open, and new ones only here.
+async fn check_master_key(store: &Store, vault: &Vault) -> anyhow::Result<()> {
+    const FACT: &str = "master_key";
+    let known = store.fact(FACT, vault.seal(FACT.as_bytes(), FACT)).await?;
+    if vault.open_sealed(FACT.as_bytes(), &known).is_err() {
+        bail!(
+            "the master key is not the one that the secrets in this database are sealed with. If that one is lost, \
+             `DELETE FROM facts WHERE name = 'master_key'`, and give every webhook endpoint a new secret"
+        );
+    }
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! The ambient: time, randomness and fresh ids. What decides anything takes the time from a [`Clock`], which a test
 //! can hold; only measurements and timeouts of requests read the machine's time elsewhere.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -33,6 +35,45 @@ impl Clock for SystemClock {
             // The wall clock may be set while this sleeps: a look a day is enough for waits that long.
             while SystemClock.now() < at {
                 tokio::time::sleep(at.since(SystemClock.now()).min(Duration::from_secs(86_400))).await;
+            }
+        })
+    }
+}
+
+/// The clock of a database that several processes share, as this process knows it: what the database said last, and the
+/// time that has passed since. All processes then agree on when a lease ends, whatever their machines' clocks say.
+#[derive(Clone, Debug)]
+pub struct SharedClock {
+    began: std::time::Instant,
+    /// The time of the database at `began`, in microseconds.
+    origin: Arc<AtomicI64>,
+}
+
+impl Default for SharedClock {
+    #[expect(clippy::disallowed_methods, reason = "time that passes is measured from here")]
+    fn default() -> Self {
+        Self { began: std::time::Instant::now(), origin: Arc::new(AtomicI64::new(SystemClock.now().as_micros())) }
+    }
+}
+
+impl SharedClock {
+    /// Takes over what the database says that it is now.
+    pub fn set(&self, now: Timestamp) {
+        let passed = i64::try_from(self.began.elapsed().as_micros()).unwrap_or(i64::MAX);
+        self.origin.store(now.as_micros().saturating_sub(passed), Ordering::Relaxed);
+    }
+}
+
+impl Clock for SharedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.origin.load(Ordering::Relaxed)).plus(self.began.elapsed())
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
+        let clock = self.clone();
+        Box::pin(async move {
+            while clock.now() < at {
+                tokio::time::sleep(at.since(clock.now()).min(Duration::from_secs(60))).await;
             }
         })
     }

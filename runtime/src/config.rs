@@ -71,10 +71,18 @@ pub struct Config {
     pub insecure: bool,
     pub data_dir: PathBuf,
     pub database_url: String,
+    pub database_connections_max: u32,
+    pub redis_url: String,
+    pub redis_prefix: String,
+    pub run_state_ttl_seconds: u32,
+    pub master_key: String,
     pub master_key_file: PathBuf,
+    pub retention_days: u32,
+    pub api_key_hashes: Vec<String>,
     pub log_format: LogFormat,
     pub log_level: String,
     pub concurrent_runs_max: usize,
+    pub lease_seconds: u32,
     pub shutdown_timeout_seconds: u32,
     pub egress_allow: Vec<String>,
     pub connect_timeout_seconds: u32,
@@ -100,8 +108,15 @@ pub struct Config {
 }
 
 /// Settings that may be nothing: zero turns them off. Every other number must be at least 1.
-const MAY_BE_ZERO: [&str; 4] =
-    ["redirects_max", "idle_connections_max", "secret_grace_seconds", "shutdown_timeout_seconds"];
+const MAY_BE_ZERO: [&str; 5] =
+    ["redirects_max", "idle_connections_max", "secret_grace_seconds", "shutdown_timeout_seconds", "retention_days"];
+
+/// Settings whose values nobody is shown.
+const SECRET: [&str; 1] = ["master_key"];
+
+/// Settings that are also variables of another name, which is what the original system and most platforms call them.
+const VARIABLES: [(&str, &str); 3] =
+    [("DATABASE_URL", "database_url"), ("REDIS_URL", "redis_url"), ("RUN_STATE_TTL_SECONDS", "run_state_ttl_seconds")];
 
 /// The layers of the configuration, merged, with where each value is from.
 pub struct Layers {
@@ -122,14 +137,9 @@ impl Layers {
             layers.merge_file(path)?;
         }
         for (name, text) in env {
-            let key = match name.as_str() {
-                "DATABASE_URL" => "database_url".to_owned(),
-                name if is_no_setting(name) => continue,
-                name => match name.strip_prefix("WEIR_") {
-                    Some(rest) => rest.to_ascii_lowercase(),
-                    None => continue,
-                },
-            };
+            let known = VARIABLES.iter().find(|(variable, _)| variable == name).map(|(_, key)| (*key).to_owned());
+            let own = || name.strip_prefix("WEIR_").filter(|_| !is_no_setting(name)).map(str::to_ascii_lowercase);
+            let Some(key) = known.or_else(own) else { continue };
             layers.set_text(&key, text, &format!("the variable {name}"))?;
         }
         for flag in flags {
@@ -201,6 +211,7 @@ impl Layers {
         for (key, value) in &self.values {
             let source = self.source(key);
             let shown = match value.as_str().and_then(|text| url::Url::parse(text).ok()) {
+                _ if SECRET.contains(&key.as_str()) && value.as_str() != Some("") => Value::String("***".to_owned()),
                 Some(mut url) if url.password().is_some() => {
                     // A URL that has a password also can have another one.
                     let _ = url.set_password(Some("***"));
@@ -232,19 +243,30 @@ impl Config {
     /// Where the database is.
     ///
     /// # Errors
-    /// [`ConfigError`] for anything but an SQLite file.
+    /// [`ConfigError`] for anything but an SQLite file, or Postgres together with Redis.
     pub fn location(&self) -> Result<Location, ConfigError> {
         let url = &self.database_url;
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            if !["redis://", "rediss://"].iter().any(|scheme| self.redis_url.starts_with(scheme)) {
+                let why =
+                    "a database on Postgres needs Redis beside it: set REDIS_URL to `redis://...` or `rediss://...`";
+                return Err(ConfigError(why.to_owned()));
+            }
+            return Ok(Location::Cluster { url: url.clone(), connections_max: self.database_connections_max });
+        }
         let Some(file) = url.strip_prefix("sqlite:") else {
             let scheme = url.split(':').next().unwrap_or_default();
             return Err(ConfigError(format!(
-                "DATABASE_URL begins with `{scheme}:`; this version of Weir keeps its state in an SQLite file: \
-                 `sqlite:` and a path"
+                "DATABASE_URL begins with `{scheme}:`; it must be `sqlite:` and a file, or `postgres://...`"
             )));
         };
         let file = file.strip_prefix("//").unwrap_or(file);
         if file.is_empty() || file.starts_with(':') || file.contains('?') {
             return Err(ConfigError(format!("DATABASE_URL `{url}` does not name a file after `sqlite:`")));
+        }
+        if !self.redis_url.is_empty() {
+            let why = "REDIS_URL is set, but the database is an embedded one: set DATABASE_URL to `postgres://...` too";
+            return Err(ConfigError(why.to_owned()));
         }
         Ok(Location::Embedded { path: self.data_dir.join(file) })
     }
@@ -303,8 +325,12 @@ impl Config {
     #[must_use]
     pub fn engine(&self) -> EngineSettings {
         EngineSettings {
+            executes: self.role != Role::Api,
             concurrent_runs_max: self.concurrent_runs_max,
-            lease: LEASE_EMBEDDED,
+            lease: match self.location() {
+                Ok(Location::Cluster { .. }) => Duration::from_secs(self.lease_seconds.into()),
+                _ => LEASE_EMBEDDED,
+            },
             shutdown_timeout: Duration::from_secs(self.shutdown_timeout_seconds.into()),
         }
     }
@@ -327,8 +353,12 @@ mod tests {
         let config = read(&[("WEIR_STEPS_MAX", "7"), ("DATABASE_URL", "sqlite:///x/y.db")], &["steps_max=9"]);
         let config = config.expect("sound");
         assert_eq!(config.steps_max, 9);
-        let Location::Embedded { path } = config.location().expect("a file");
-        assert_eq!(path, Path::new("/x/y.db"));
+        assert!(matches!(config.location(), Ok(Location::Embedded { path }) if path == Path::new("/x/y.db")));
+        let cluster =
+            [("DATABASE_URL", "postgres://h/weir"), ("REDIS_URL", "redis://h"), ("RUN_STATE_TTL_SECONDS", "60")];
+        let config = read(&cluster, &[]).expect("sound");
+        assert!(matches!(config.location(), Ok(Location::Cluster { url, .. }) if url == "postgres://h/weir"));
+        assert_eq!(config.run_state_ttl_seconds, 60);
         let config = read(&[("WEIR_EGRESS_ALLOW", "127.0.0.1:9000, [::1]:80")], &[]).expect("sound");
         assert_eq!(config.egress_allow, ["127.0.0.1:9000", "[::1]:80"]);
     }
@@ -340,7 +370,9 @@ mod tests {
             (("WEIR_STEPS_MAX", "many"), "`steps_max` must be a whole number"),
             (("WEIR_STEPS_MAX", "0"), "must be from 1"),
             (("WEIR_EGRESS_ALLOW", "http://x"), "egress_allow: `http://x`"),
-            (("DATABASE_URL", "postgres://x/y"), "DATABASE_URL begins with `postgres:`"),
+            (("DATABASE_URL", "mysql://x/y"), "DATABASE_URL begins with `mysql:`"),
+            (("DATABASE_URL", "postgres://x/y"), "needs Redis beside it"),
+            (("REDIS_URL", "redis://x"), "the database is an embedded one"),
         ] {
             let error = read(&[env], &[]).expect_err(says);
             assert!(error.contains(says), "{error}");

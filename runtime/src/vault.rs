@@ -28,31 +28,39 @@ pub struct Vault {
 pub struct SealBroken;
 
 impl Vault {
-    /// Reads the master key from `path`, or makes one there that only this user can read.
+    /// With the master key `text`: 32 bytes in base64.
+    ///
+    /// # Errors
+    /// When it is something else. The error names `place`, and not the key.
+    pub fn new(text: &str, place: &str) -> anyhow::Result<Self> {
+        let Ok(key) = STANDARD.decode(text.trim()) else {
+            bail!("{place} is not base64");
+        };
+        let Ok(cipher) = XChaCha20Poly1305::new_from_slice(&key) else {
+            bail!("{place} has {} bytes, not {KEY_BYTES}", key.len());
+        };
+        Ok(Self { cipher })
+    }
+
+    /// Reads the master key from `path`; where there is no such file and `make`, makes one that only this user can read.
     ///
     /// # Errors
     /// When the file cannot be read or written, or holds no key.
-    pub fn open(path: &Path) -> anyhow::Result<Self> {
-        let place = || format!("the master key {}", path.display());
+    pub fn open(path: &Path, make: bool) -> anyhow::Result<Self> {
+        let place = format!("the master key {}", path.display());
         let mut text = String::new();
         match File::open(path) {
             Ok(mut file) => {
-                file.read_to_string(&mut text).with_context(place)?;
+                file.read_to_string(&mut text).with_context(|| place.clone())?;
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(error) if error.kind() == ErrorKind::NotFound && make => {
                 text = STANDARD.encode(random_bytes::<KEY_BYTES>());
-                write_new(path, &text).with_context(place)?;
+                write_new(path, &text).with_context(|| place.clone())?;
                 tracing::info!(path = %path.display(), "a new master key was made: keep a copy of it in a safe place");
             }
-            Err(error) => return Err(error).with_context(place),
+            Err(error) => return Err(error).with_context(|| place.clone()),
         }
-        let Ok(key) = STANDARD.decode(text.trim()) else {
-            bail!("{} is not base64", place());
-        };
-        let Ok(cipher) = XChaCha20Poly1305::new_from_slice(&key) else {
-            bail!("{} has {} bytes, not {KEY_BYTES}", place(), key.len());
-        };
-        Ok(Self { cipher })
+        Self::new(&text, &place)
     }
 
     /// Seals `secret` for `owner`: it opens for nobody else, so that a sealed secret cannot be moved to another row.
@@ -97,13 +105,13 @@ mod tests {
     fn a_key_is_made_once_and_opens_what_it_sealed() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("deep/weir.key");
-        let sealed = Vault::open(&path).expect("made").seal(b"endpoint", "s3cret");
+        let sealed = Vault::open(&path, true).expect("made").seal(b"endpoint", "s3cret");
         let mode = std::fs::metadata(&path).expect("exists").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let vault = Vault::open(&path).expect("read");
+        let vault = Vault::open(&path, true).expect("read");
         assert_eq!(vault.open_sealed(b"endpoint", &sealed).expect("opens"), b"s3cret");
         assert!(vault.open_sealed(b"another", &sealed).is_err());
-        let other = Vault::open(&dir.path().join("other.key")).expect("made");
+        let other = Vault::open(&dir.path().join("other.key"), true).expect("made");
         assert!(other.open_sealed(b"endpoint", &sealed).is_err());
         assert!(!sealed.windows(6).any(|window| window == b"s3cret"));
     }
@@ -114,7 +122,7 @@ mod tests {
         let path = dir.path().join("weir.key");
         for broken in ["", "AAAA", "not base64!"] {
             std::fs::write(&path, broken).expect("written");
-            assert!(Vault::open(&path).is_err(), "{broken:?}");
+            assert!(Vault::open(&path, true).is_err(), "{broken:?}");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! a clock that the test moves. Whatever it was doing, the next claim goes on from the journal alone and ends in the
 //! same state.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 use std::time::Duration;
@@ -9,12 +10,11 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weir::clock::Clock as _;
 use weir::engine::steps::Performer;
-use weir::engine::{Drove, Workbench, drive};
+use weir::engine::{Drove, Hold, Workbench, drive};
 use weir::model::definition::Definition;
 use weir::model::id::{RunId, WorkflowId};
 use weir::model::journal::{Event, Message};
@@ -22,9 +22,11 @@ use weir::model::limits::Limits;
 use weir::model::state::{Phase, RunState};
 use weir::store::{Claimed, Location, NewRevision, NewRun, Store};
 use weir::tools::{Tools, Upload};
+use weir::wire::LocalWire;
 use weir_host::egress::{Egress, EgressSettings, Policy};
 use weir_host::plugin::{GuestLimits, HostLimits, PluginHost};
 use weir_tests::clock::ManualClock;
+use weir_tests::postgres::Postgres;
 use weir_tests::target::Target;
 
 /// Setting up a sandbox takes address space and threads: one is enough for all scenes.
@@ -38,7 +40,32 @@ const LEASE: Duration = Duration::from_secs(60);
 /// Sleeps up to this long are skipped as soon as the driver waits: retries and waits, never a step's timeout.
 const SKIPPED: Duration = Duration::from_secs(5);
 
-/// One run in a database of its own.
+/// Where the database of a scene is: a fresh file for each, or one database for all. A Postgres server without fsync: these
+/// tests crash the driver, and not the server.
+enum Stage {
+    Sqlite,
+    Postgres { _server: Box<Postgres>, location: Location, next: AtomicU32 },
+}
+
+impl Stage {
+    async fn postgres() -> Self {
+        let server = Postgres::start_with(&["fsync=off"]).await;
+        let location = Location::Cluster { url: server.database().await, connections_max: 3 };
+        Self::Postgres { _server: Box::new(server), location, next: AtomicU32::new(0) }
+    }
+
+    /// A location, and a number for what a scene makes there.
+    fn place(&self, dir: &TempDir) -> (Location, u128) {
+        match self {
+            Self::Sqlite => (Location::Embedded { path: dir.path().join("weir.db") }, 0),
+            Self::Postgres { location, next, .. } => {
+                (location.clone(), 10 * u128::from(next.fetch_add(1, Ordering::SeqCst)))
+            }
+        }
+    }
+}
+
+/// One run in a database.
 struct Scene {
     bench: Workbench,
     clock: ManualClock,
@@ -67,11 +94,11 @@ fn limits() -> Limits {
 }
 
 impl Scene {
-    async fn new(script: &Script) -> Self {
+    async fn new(stage: &Stage, script: &Script) -> Self {
         let (clock, target) = (ManualClock::default(), Target::start().await);
         (script.answers)(&target);
         let dir = TempDir::new().expect("a directory");
-        let location = Location::Embedded { path: dir.path().join("weir.db") };
+        let (location, number) = stage.place(&dir);
         let store = Store::open(&location, Arc::new(clock.clone())).await.expect("opens");
         let egress = Egress::new(EgressSettings {
             policy: Policy::parse(&["127.0.0.1"]).expect("a policy"),
@@ -82,8 +109,9 @@ impl Scene {
         });
         let tools = Tools::new(store.clone(), HOST.clone());
         let performer = Performer::new(egress.expect("a client"), tools.clone());
-        let bench = Workbench::new(store.clone(), Arc::new(clock.clone()), performer, limits());
-        let workflow = WorkflowId(Uuid::from_u128(1));
+        let bench =
+            Workbench::new(store.clone(), Arc::new(clock.clone()), performer, limits(), Arc::new(LocalWire::default()));
+        let workflow = WorkflowId(Uuid::from_u128(number + 1));
         let definition = weir_tests::definition(&(script.steps)(&target));
         if definition.to_string().contains("mcp_tool") {
             let upload = Upload { bytes: weir::bench::module().expect("a small plugin"), name: None, version: None };
@@ -93,7 +121,7 @@ impl Scene {
         let tool_lock = tools.lock(&parsed).await.expect("read").expect("found");
         let revision = NewRevision { name: "crash".to_owned(), definition, tool_lock };
         store.create_workflow(workflow, revision).await.expect("created");
-        let run = RunId(Uuid::from_u128(2));
+        let run = RunId(Uuid::from_u128(number + 2));
         let new = NewRun {
             id: run,
             workflow_id: workflow,
@@ -121,8 +149,8 @@ impl Scene {
 
     /// Polls a driver `polls` times; drops it then unless it has completed.
     async fn drive(&self, claimed: Claimed, polls: usize) -> Option<Drove> {
-        let (poke, stopping) = (Notify::new(), CancellationToken::new());
-        let driving = drive(&self.bench, claimed, &poke, &stopping);
+        let (hold, stopping) = (Hold::of(&claimed), CancellationToken::new());
+        let driving = drive(&self.bench, claimed, &hold, &stopping);
         tokio::pin!(driving);
         let mut polled = 0;
         weir_tests::within(
@@ -186,14 +214,19 @@ impl Scene {
     }
 }
 
-/// Drops the driver at every poll and compares how it ends.
+/// Drops the driver at every poll and compares how it ends, on each kind of database: the same script has the same end on
+/// both.
 async fn survives(script: Script) {
-    let undisturbed = Scene::new(&script).await;
+    let undisturbed = Scene::new(&Stage::Sqlite, &script).await;
     undisturbed.finish().await;
-    let expected = undisturbed.outcome().await;
-    let port = undisturbed.target.port();
+    let expected = (undisturbed.outcome().await, undisturbed.target.port());
+    survives_on(&Stage::Sqlite, &script, &expected).await;
+    survives_on(&Stage::postgres().await, &script, &expected).await;
+}
+
+async fn survives_on(stage: &Stage, script: &Script, (expected, port): &(Value, u16)) {
     for polls in 0.. {
-        let scene = Scene::new(&script).await;
+        let scene = Scene::new(stage, script).await;
         let claimed = scene.claim().await.expect("a due run");
         let ended = scene.drive(claimed, polls).await;
         // What was handed to the store before the drop is written before this claim is answered.
@@ -299,7 +332,7 @@ async fn a_run_that_is_canceled() {
         answers: |_| {},
         cancel: true,
     };
-    let scene = Scene::new(&script).await;
+    let scene = Scene::new(&Stage::Sqlite, &script).await;
     scene.finish().await;
     assert_eq!(scene.outcome().await["outcome"], "CANCELED");
     assert_eq!(scene.target.all().len(), 0);
@@ -312,7 +345,7 @@ async fn a_step_that_must_not_be_repeated_fails_when_it_is_interrupted() {
         answers: |target| target.hold("/once"),
         cancel: false,
     };
-    let scene = Scene::new(&script).await;
+    let scene = Scene::new(&Stage::Sqlite, &script).await;
     let claimed = scene.claim().await.expect("a due run");
     {
         let driving = scene.drive(claimed, usize::MAX);
@@ -340,7 +373,7 @@ async fn a_driver_whose_claim_is_lost_writes_nothing_more() {
         },
         cancel: false,
     };
-    let scene = Scene::new(&script).await;
+    let scene = Scene::new(&Stage::Sqlite, &script).await;
     let claimed = scene.claim().await.expect("a due run");
     let slow = scene.drive(claimed, usize::MAX);
     let steal = async {

@@ -4,7 +4,10 @@
 
 pub mod clock;
 pub mod plugin;
+pub mod postgres;
 pub mod process;
+pub mod proxy;
+pub mod redis;
 pub mod target;
 
 use std::time::Duration;

@@ -20,6 +20,7 @@ use super::problem::{Problem, ProblemCode};
 use super::views::{JournalEntryView, RunView, SnapshotView, StatusView, StepView};
 use super::workflows;
 use crate::engine::{self, Inspection, Trigger};
+use crate::model::definition::Priority;
 use crate::model::id::{EndpointId, RunId, WorkflowId};
 use crate::model::journal::Message;
 use crate::store::{Idempotency, RunFilter, RunRow, Sent, StoreError};
@@ -113,7 +114,9 @@ pub(super) async fn start(
     let input = input.to_string().into_bytes();
     let hash: [u8; 32] = Sha256::digest(&input).into();
     let idempotency = key.map(|key| Idempotency { key: format!("api:{key}"), hash: Some(hash) });
-    let trigger = Trigger { workflow_id, revision: workflow.revision.number, input, endpoint: None, idempotency };
+    let priority = Priority::of(&workflow.revision.definition);
+    let revision = workflow.revision.number;
+    let trigger = Trigger { workflow_id, revision, input, endpoint: None, idempotency, priority };
     let accepted = accept(&api, trigger).await?;
     let location = [(header::LOCATION, format!("/runs/{}", accepted.run_id))];
     Ok((StatusCode::ACCEPTED, location, Json(accepted)).into_response())

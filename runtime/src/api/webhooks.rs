@@ -17,6 +17,7 @@ use super::problem::{Problem, ProblemCode};
 use super::runs::{Accepted, accept};
 use super::workflows;
 use crate::engine::Trigger;
+use crate::model::definition::Priority;
 use crate::model::reader::depth_fits;
 use crate::store::{Endpoint, Idempotency};
 
@@ -78,6 +79,7 @@ pub(super) async fn deliver(
         input: input.to_string().into_bytes(),
         endpoint: Some(endpoint.id),
         idempotency: delivery_key(&endpoint, &headers).map(|key| Idempotency { key, hash: None }),
+        priority: Priority::of(&workflow.revision.definition),
     };
     Ok(Json(accept(&api, trigger).await?))
 }

@@ -8,16 +8,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::Instrument as _;
 
 use super::Engine;
+use super::claims::{self, Hold};
 use super::driver::{Drove, drive};
 use crate::clock::jitter;
-use crate::model::id::{ClaimToken, RunId};
 use crate::model::time::Timestamp;
 use crate::store::{Claimed, StoreError};
+use crate::wire::News;
 
 /// Longest time between two looks at what is due.
 const LOOK_MAX: Duration = Duration::from_secs(2);
@@ -27,10 +27,8 @@ const REST: Duration = Duration::from_secs(1);
 
 /// What is known of a driver while it runs.
 struct Held {
-    run: RunId,
-    token: ClaimToken,
+    hold: Arc<Hold>,
     suspect: bool,
-    poke: Arc<Notify>,
 }
 
 struct Dispatcher {
@@ -47,8 +45,16 @@ pub(super) async fn dispatch(engine: Engine) {
     let next_look = engine.inner.bench.clock.now();
     let mut dispatcher =
         Dispatcher { engine, drivers: JoinSet::new(), held: HashMap::new(), unreleased: Vec::new(), next_look };
-    dispatcher.claim_until_stopped().await;
-    dispatcher.wind_down().await;
+    let keeping = claims::keep(dispatcher.engine.clone());
+    let dispatching = async {
+        dispatcher.claim_until_stopped().await;
+        dispatcher.wind_down().await;
+    };
+    // Claims are renewed until the last driver has ended.
+    tokio::select! {
+        () = dispatching => {}
+        () = keeping => {}
+    }
 }
 
 impl Dispatcher {
@@ -66,7 +72,7 @@ impl Dispatcher {
                     self.drive_all(claimed.map(|claimed| claimed.into_iter().collect()));
                 }
                 () = inner.bench.clock.sleep_until(self.next_look), if free > 0 => self.look(free).await,
-                hints = inner.queue.pop(free), if free > 0 => {
+                hints = inner.bench.wire.pop(free), if free > 0 => {
                     let claimed = inner.bench.store.claim(hints, inner.settings.lease).await;
                     self.drive_all(claimed);
                 }
@@ -108,20 +114,21 @@ impl Dispatcher {
     }
 
     fn drive_one(&mut self, claimed: Claimed) {
-        let (run, token) = (claimed.claim.run, claimed.claim.token);
+        let run = claimed.claim.run;
         let suspect = claimed.interrupts >= crate::store::INTERRUPTS_SUSPECT;
-        let poke = Arc::new(Notify::new());
-        self.engine.driven().insert(run, Arc::clone(&poke));
-        let held = Held { run, token, suspect, poke: Arc::clone(&poke) };
+        let hold = Hold::of(&claimed);
+        self.engine.driven().insert(run, Arc::clone(&hold));
+        let held = Held { hold: Arc::clone(&hold), suspect };
         let span = tracing::info_span!("run", run.id = %run, workflow.id = %claimed.workflow_id);
         let inner = Arc::clone(&self.engine.inner);
         let driving = async move {
-            let drove = drive(&inner.bench, claimed, &poke, &inner.stopping).await;
+            let drove = drive(&inner.bench, claimed, &hold, &inner.stopping).await;
             match drove {
                 Drove::Finished(outcome) => {
                     tracing::info!(outcome = outcome.as_str(), "the run is over");
                     // Nobody may be waiting for it.
                     let _ = inner.finished.send(run);
+                    inner.bench.wire.tell(News::Finished(run));
                 }
                 Drove::Lost => tracing::warn!("somebody else holds the run now"),
                 Drove::Released | Drove::Unread | Drove::Stuck => {}
@@ -141,18 +148,19 @@ impl Dispatcher {
         {
             // The run may have been claimed again already: then the entry is the next driver's.
             let mut driven = self.engine.driven();
-            if driven.get(&held.run).is_some_and(|poke| Arc::ptr_eq(poke, &held.poke)) {
-                driven.remove(&held.run);
+            if driven.get(&held.hold.run()).is_some_and(|hold| Arc::ptr_eq(hold, &held.hold)) {
+                driven.remove(&held.hold.run());
             }
         }
         if drove.is_none() {
-            tracing::error!(run.id = %held.run, "the driver of the run panicked: this is a defect");
+            tracing::error!(run.id = %held.hold.run(), "the driver of the run panicked: this is a defect");
         }
         if held.suspect {
             self.next_look = self.engine.inner.bench.clock.now();
         }
-        if let None | Some(Drove::Stuck | Drove::Unread) = drove {
-            self.unreleased.push((held, drove != Some(Drove::Unread)));
+        // A claim that was lost may be nobody's: a crash of the database can take a note back and leave the claim.
+        if let None | Some(Drove::Stuck | Drove::Unread | Drove::Lost) = drove {
+            self.unreleased.push((held, !matches!(drove, Some(Drove::Unread | Drove::Lost))));
             self.release_ended().await;
         }
     }
@@ -163,12 +171,12 @@ impl Dispatcher {
         for (held, counts) in std::mem::take(&mut self.unreleased) {
             let due_at = store.clock().now().plus(REST);
             let released = if counts {
-                store.abandon(held.run, held.token, due_at).await
+                store.abandon(held.hold.run(), held.hold.token(), due_at).await
             } else {
-                store.release(held.run, held.token, due_at, u32::MAX).await
+                store.release(held.hold.run(), held.hold.token(), due_at, u32::MAX).await
             };
             if let Err(error) = released {
-                tracing::warn!(%error, run.id = %held.run, "the claim cannot be given back now");
+                tracing::warn!(%error, run.id = %held.hold.run(), "the claim cannot be given back now");
                 self.unreleased.push((held, counts));
             }
         }
@@ -187,11 +195,11 @@ impl Dispatcher {
         self.drivers.shutdown().await;
         self.release_ended().await;
         for (_, held) in self.held.drain() {
-            tracing::info!(run.id = %held.run, "the run is released with an attempt under way");
+            tracing::info!(run.id = %held.hold.run(), "the run is released with an attempt under way");
             let now = self.engine.inner.bench.clock.now();
-            let released = self.engine.inner.bench.store.release(held.run, held.token, now, 0).await;
+            let released = self.engine.inner.bench.store.release(held.hold.run(), held.hold.token(), now, 0).await;
             if let Err(error) = released {
-                tracing::warn!(%error, run.id = %held.run, "the claim could not be given back");
+                tracing::warn!(%error, run.id = %held.hold.run(), "the claim could not be given back");
             }
         }
     }

@@ -11,10 +11,11 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use serde_json::Value;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Workbench;
+use super::claims::Hold;
+use super::persist::{end, give_back, new_messages, read_state, store_gone, write};
 use super::revisions::Parsed;
 use crate::clock::jitter;
 use crate::model::context::RunFacts;
@@ -25,20 +26,14 @@ use crate::model::journal::{Event, Outcome, Output, Then};
 use crate::model::path::StepPath;
 use crate::model::state::RunState;
 use crate::model::time::Timestamp;
-use crate::store::{Append, Appended, Claim, Claimed, INTERRUPTS_SUSPECT, Next, Store, StoreError};
+use crate::store::{Append, Claim, Claimed, INTERRUPTS_SUSPECT, Next, StoreError};
+use crate::wire::{self, HotCopy};
 
 /// A suspect that was interrupted so often more, while no other suspect ran beside it, is quarantined.
 const INTERRUPTS_ALONE_MAX: u32 = 5;
 
 /// Waits up to this long are slept in the driver; longer ones give the claim back.
 const SHORT_WAIT: Duration = Duration::from_secs(3);
-
-/// How long the driver waits before it repeats a write that the database could not take: the first time, and at most.
-const REWRITE_FIRST: Duration = Duration::from_millis(50);
-const REWRITE_MAX: Duration = Duration::from_secs(2);
-
-/// Journal entries read at once.
-const JOURNAL_PAGE: u32 = 500;
 
 /// How a driver ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +50,11 @@ pub enum Drove {
     Stuck,
 }
 
-/// Advances the claimed run until it ends, waits for long, or is lost. `poke` says that a message may have come;
-/// `stopping` asks for the claim back as soon as no attempt is under way.
-pub async fn drive(bench: &Workbench, claimed: Claimed, poke: &Notify, stopping: &CancellationToken) -> Drove {
+/// Advances the claimed run until it ends, waits for long, or is lost. `hold` is what is known of the claim meanwhile;
+/// `stopping` asks for it back as soon as no attempt is under way.
+pub async fn drive(bench: &Workbench, claimed: Claimed, hold: &Hold, stopping: &CancellationToken) -> Drove {
     match Driver::load(bench, claimed).await {
-        Ok(mut driver) => match driver.advance(poke, stopping).await {
+        Ok(mut driver) => match driver.advance(hold, stopping).await {
             Ok(drove) | Err(Ended(drove)) => drove,
         },
         Err(Ended(drove)) => drove,
@@ -67,7 +62,7 @@ pub async fn drive(bench: &Workbench, claimed: Claimed, poke: &Notify, stopping:
 }
 
 /// Leaves the driver from wherever it is.
-struct Ended(Drove);
+pub(super) struct Ended(pub(super) Drove);
 
 type Attempt<'b> = BoxFuture<'b, (StepPath, Result<Output, AttemptFailure>)>;
 
@@ -84,7 +79,7 @@ struct Driver<'b> {
 
 impl<'b> Driver<'b> {
     async fn load(bench: &'b Workbench, claimed: Claimed) -> Result<Self, Ended> {
-        let Claimed { mut claim, workflow_id, revision, input, created_at, inbox, interrupts } = claimed;
+        let Claimed { mut claim, workflow_id, revision, input, created_at, inbox, interrupts, .. } = claimed;
         let unreadable = |error: &dyn std::fmt::Display| Failure::new(FailureCode::Unreadable, error.to_string());
         let state = match read_state(&bench.store, claim.run, Some(claim.seq)).await {
             Ok(state) => state,
@@ -132,7 +127,7 @@ impl<'b> Driver<'b> {
         Ok(driver)
     }
 
-    async fn advance(&mut self, poke: &Notify, stopping: &CancellationToken) -> Result<Drove, Ended> {
+    async fn advance(&mut self, hold: &Hold, stopping: &CancellationToken) -> Result<Drove, Ended> {
         loop {
             let decision =
                 decide::decide(&self.run, &self.revision.definition, &self.bench.limits, &self.state, self.now());
@@ -140,20 +135,20 @@ impl<'b> Driver<'b> {
                 Decision::Record(events) => self.record(events)?,
                 Decision::Finished => return self.finish().await,
                 Decision::Perform(_) if stopping.is_cancelled() => return self.release(self.now()).await,
-                Decision::Perform(effects) => self.perform(effects).await?,
+                Decision::Perform(effects) => self.perform(effects, hold).await?,
                 Decision::Wait(until) => {
                     let far = until.since(self.now()) > SHORT_WAIT;
                     if self.in_flight.is_empty() && (far || stopping.is_cancelled()) {
                         return self.release(until).await;
                     }
-                    self.wait(until, poke, stopping).await?;
+                    self.wait(until, hold, stopping).await?;
                 }
             }
         }
     }
 
     /// Begins attempts, after the note that they begin and everything they can see is written.
-    async fn perform(&mut self, effects: Vec<Effect>) -> Result<(), Ended> {
+    async fn perform(&mut self, effects: Vec<Effect>, hold: &Hold) -> Result<(), Ended> {
         let at = self.now();
         let attempted = |effect: &Effect| Event::Attempted { path: effect.path.clone(), attempt: effect.attempt, at };
         self.record(effects.iter().map(attempted).collect())?;
@@ -162,6 +157,9 @@ impl<'b> Driver<'b> {
         if self.state.cancel {
             return Ok(());
         }
+        if hold.is_over(self.now()) {
+            return Err(Ended(Drove::Lost));
+        }
         for effect in effects {
             self.in_flight.push(attempt(self.bench, self.run.id, Arc::clone(&self.revision), effect));
         }
@@ -169,7 +167,7 @@ impl<'b> Driver<'b> {
     }
 
     /// Waits until something happens: an attempt ends, a message comes, or the time has come.
-    async fn wait(&mut self, until: Timestamp, poke: &Notify, stopping: &CancellationToken) -> Result<(), Ended> {
+    async fn wait(&mut self, until: Timestamp, hold: &Hold, stopping: &CancellationToken) -> Result<(), Ended> {
         if !self.pending.is_empty() {
             self.flush(Next::Continue, false).await?;
             if self.state.cancel {
@@ -180,7 +178,8 @@ impl<'b> Driver<'b> {
         tokio::select! {
             biased;
             Some((path, result)) = self.in_flight.next() => self.attempt_ended(&path, result),
-            () = poke.notified() => self.take_messages().await,
+            () = hold.lost() => Err(Ended(Drove::Lost)),
+            () = hold.poked() => self.take_messages().await,
             () = self.bench.clock.sleep_until(until) => Ok(()),
             () = stopping.cancelled(), if idle => Ok(()),
         }
@@ -226,27 +225,32 @@ impl<'b> Driver<'b> {
     /// Appends what is pending, and takes messages that have come meanwhile.
     async fn flush(&mut self, next: Next, durable: bool) -> Result<(), Ended> {
         let events = std::mem::take(&mut self.pending);
-        let kept = matches!(next, Next::Continue);
+        let (kept, waits) = (matches!(next, Next::Continue), matches!(next, Next::Wait(_)));
         let step_index = Some(current_step_index(&self.revision.definition, &self.state));
         let append = Append { events, received: self.state.received, step_index, next, durable };
         let inbox = write(self.bench, &mut self.claim, &append).await?;
+        self.show(waits);
         if kept && inbox > self.state.received {
             self.take_messages().await?;
         }
         Ok(())
     }
 
+    /// Shows the run as it is now, which is on disk.
+    fn show(&self, waits: bool) {
+        if !self.bench.wire.shows() {
+            return;
+        }
+        let (run, revision, state) = (self.run.clone(), Arc::clone(&self.revision), self.state.clone());
+        let (seq, now) = (self.claim.seq, self.now());
+        let body = move || wire::state(&run, &revision.definition, &state, seq, waits, now);
+        self.bench.wire.show(HotCopy { run: self.run.id, seq, body: Box::new(body) });
+    }
+
     async fn release(&mut self, until: Timestamp) -> Result<Drove, Ended> {
         if self.pending.is_empty() {
-            let (run, token) = (self.claim.run, self.claim.token);
-            let mut pause = REWRITE_FIRST;
-            return loop {
-                match self.bench.store.release(run, token, until, self.state.received).await {
-                    Ok(()) => break Ok(Drove::Released),
-                    Err(StoreError::Unavailable(_)) => pause = pause_before_repeat(self.bench, pause).await,
-                    Err(error) => break Err(stuck(&error)),
-                }
-            };
+            give_back(self.bench, &self.claim, until, self.state.received).await?;
+            return Ok(Drove::Released);
         }
         self.flush(Next::Wait(until), false).await?;
         Ok(Drove::Released)
@@ -291,97 +295,4 @@ fn attempt(bench: &Workbench, run: RunId, revision: Arc<Parsed>, effect: Effect)
         };
         (effect.path, result)
     })
-}
-
-/// Folds the journal of a run: `appends` of them, or as many as there are.
-pub(super) async fn read_state(store: &Store, run: RunId, appends: Option<u64>) -> Result<RunState, StoreError> {
-    let mut state = RunState::default();
-    let mut seq = 0;
-    while appends.is_none_or(|appends| seq < appends) {
-        let entries = store.journal(run, seq, JOURNAL_PAGE).await?;
-        let Some(last) = entries.last() else {
-            match appends {
-                None => break,
-                Some(appends) => return Err(StoreError::Unreadable(format!("the journal ends at {seq} of {appends}"))),
-            }
-        };
-        seq = last.seq;
-        for event in entries.iter().flat_map(|entry| &entry.events) {
-            state.apply(event).map_err(|error| StoreError::Unreadable(error.to_string()))?;
-        }
-    }
-    Ok(state)
-}
-
-/// Appends, and repeats the append for as long as the database cannot take it: the outcome of a step is kept in
-/// memory until it can be written, so that a full disk makes runs wait and repeats nothing.
-async fn write(bench: &Workbench, claim: &mut Claim, append: &Append) -> Result<u32, Ended> {
-    let mut pause = REWRITE_FIRST;
-    loop {
-        match bench.store.append(claim, append).await {
-            Ok(Appended::Written { inbox }) => return Ok(inbox),
-            Ok(Appended::Lost) => return Err(Ended(Drove::Lost)),
-            Err(error @ StoreError::Unavailable(_)) => {
-                tracing::warn!(%error, "the append has to wait");
-                pause = pause_before_repeat(bench, pause).await;
-            }
-            Err(error) => return Err(stuck(&error)),
-        }
-    }
-}
-
-async fn pause_before_repeat(bench: &Workbench, pause: Duration) -> Duration {
-    bench.clock.sleep_until(bench.clock.now().plus(pause)).await;
-    (pause * 2).min(REWRITE_MAX)
-}
-
-/// The messages after number `received`, as events.
-async fn new_messages(bench: &Workbench, run: RunId, received: u32) -> Result<Vec<Event>, Ended> {
-    let mut pause = REWRITE_FIRST;
-    loop {
-        match bench.store.messages(run, received).await {
-            Ok(messages) => {
-                let at = bench.clock.now();
-                return Ok(messages.into_iter().map(|(n, message)| Event::Received { n, message, at }).collect());
-            }
-            Err(StoreError::Unavailable(_)) => pause = pause_before_repeat(bench, pause).await,
-            Err(error) => return Err(stuck(&error)),
-        }
-    }
-}
-
-/// Ends a run that cannot be advanced. Its journal stays one that can be folded, unless it was none before: then
-/// there is no state.
-async fn end(bench: &Workbench, claim: &mut Claim, state: Option<RunState>, failure: Failure) -> Ended {
-    let at = bench.clock.now();
-    let (mut events, mut received) = (Vec::new(), 0);
-    if let Some(state) = state {
-        if state.started_at.is_none() {
-            events.push(Event::Started { at });
-        }
-        match new_messages(bench, claim.run, state.received).await {
-            Ok(messages) => {
-                received = state.received + u32::try_from(messages.len()).unwrap_or(u32::MAX);
-                events.extend(messages);
-            }
-            Err(ended) => return ended,
-        }
-    }
-    events.push(Event::Finished { outcome: Outcome::Failed, error: Some(failure.clone()), at });
-    let next = Next::Finish(Outcome::Failed, Some(failure), at);
-    match write(bench, claim, &Append { events, received, step_index: None, next, durable: true }).await {
-        Ok(_) => Ended(Drove::Finished(Outcome::Failed)),
-        Err(ended) => ended,
-    }
-}
-
-fn stuck(error: &StoreError) -> Ended {
-    tracing::error!(%error, "the database refuses what this run needs");
-    Ended(Drove::Stuck)
-}
-
-/// The run could not even be read: somebody tries again later.
-fn store_gone(error: &StoreError) -> Ended {
-    tracing::warn!(%error, "the run cannot be read now");
-    Ended(Drove::Unread)
 }

@@ -4,8 +4,10 @@
 //! whatever dies in between, a due-claim finds it again. The durability invariant is kept by the driver: no effect
 //! starts until every effect whose outcome it can see is on disk.
 
+mod claims;
 mod dispatcher;
 mod driver;
+mod persist;
 mod revisions;
 pub mod steps;
 
@@ -13,20 +15,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use claims::Hold;
 pub use driver::{Drove, drive};
 
 use crate::clock::{Clock, new_id};
-use crate::model::definition::Definition;
+use crate::model::definition::{Definition, Priority};
 use crate::model::id::{EndpointId, RunId, WorkflowId};
 use crate::model::journal::Message;
 use crate::model::limits::Limits;
 use crate::model::state::RunState;
 use crate::store::{Created, Idempotency, NewRun, RunRow, Sent, Status, Store, StoreError};
-use crate::wire::Queue;
+use crate::wire::{self, HotCopy, News, Wire};
 
 /// How long after its creation a run is claimed from the database, should its hint get lost.
 const HINT_GRACE: Duration = Duration::from_secs(2);
@@ -40,6 +43,8 @@ const WAIT_POLL: Duration = Duration::from_secs(1);
 /// What the engine is held to.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
+    /// Whether this process executes runs.
+    pub executes: bool,
     /// Most runs that this process executes at once.
     pub concurrent_runs_max: usize,
     /// How long a claim lasts without a renewal. An embedded process owns its database: its claims last as long as it.
@@ -58,14 +63,22 @@ pub struct Workbench {
     pub performer: steps::Performer,
     /// Limits of definitions and runs.
     pub limits: Limits,
+    /// Hints, copies and news.
+    pub wire: Arc<dyn Wire>,
     revisions: revisions::Revisions,
 }
 
 impl Workbench {
     /// A workbench on `store`.
     #[must_use]
-    pub fn new(store: Store, clock: Arc<dyn Clock>, performer: steps::Performer, limits: Limits) -> Self {
-        Self { store, clock, performer, limits, revisions: revisions::Revisions::default() }
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        performer: steps::Performer,
+        limits: Limits,
+        wire: Arc<dyn Wire>,
+    ) -> Self {
+        Self { store, clock, performer, limits, wire, revisions: revisions::Revisions::default() }
     }
 }
 
@@ -77,10 +90,9 @@ pub struct Engine {
 
 struct Inner {
     bench: Arc<Workbench>,
-    queue: Arc<dyn Queue>,
     settings: EngineSettings,
-    /// The runs that this process drives now, to tell them that a message has come.
-    driven: Mutex<HashMap<RunId, Arc<Notify>>>,
+    /// The claims that this process uses now.
+    driven: Mutex<HashMap<RunId, Arc<Hold>>>,
     /// Runs that somebody canceled and nobody drives: they end at once, however many runs are executed.
     canceled: (mpsc::Sender<RunId>, tokio::sync::Mutex<mpsc::Receiver<RunId>>),
     /// Runs that this process finished.
@@ -101,6 +113,8 @@ pub struct Trigger {
     pub endpoint: Option<EndpointId>,
     /// What makes a repeat answer the same run.
     pub idempotency: Option<Idempotency>,
+    /// Whether it is begun before others that wait.
+    pub priority: Priority,
 }
 
 /// A run that was asked for.
@@ -134,12 +148,11 @@ impl Inspection {
 impl Engine {
     /// An engine that executes nothing yet.
     #[must_use]
-    pub fn new(bench: Arc<Workbench>, queue: Arc<dyn Queue>, settings: EngineSettings) -> Self {
+    pub fn new(bench: Arc<Workbench>, settings: EngineSettings) -> Self {
         let (finished, _) = broadcast::channel(4096);
         let (canceled, cancels) = mpsc::channel(CANCELS_MAX);
         let inner = Inner {
             bench,
-            queue,
             settings,
             driven: Mutex::default(),
             canceled: (canceled, tokio::sync::Mutex::new(cancels)),
@@ -149,11 +162,20 @@ impl Engine {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Begins to execute runs in this process, until [`Engine::stop`].
+    /// Begins to hear what other processes tell and, where the settings say so, to execute runs; until
+    /// [`Engine::stop`].
     #[expect(clippy::disallowed_methods, reason = "the dispatcher outlives whoever starts it; `stop` joins it")]
     #[must_use]
     pub fn start(&self) -> JoinHandle<()> {
-        tokio::spawn(dispatcher::dispatch(self.clone()))
+        let (engine, executes) = (self.clone(), self.inner.settings.executes);
+        tokio::spawn(async move {
+            let listening = engine.clone().listen();
+            if executes {
+                tokio::join!(listening, dispatcher::dispatch(engine));
+            } else {
+                listening.await;
+            }
+        })
     }
 
     /// Stops claiming runs; drivers finish the attempts that are under way, or release their claims.
@@ -172,7 +194,8 @@ impl Engine {
     /// # Errors
     /// When the database cannot take it.
     pub async fn start_run(&self, trigger: Trigger) -> Result<Accepted, StoreError> {
-        let store = &self.inner.bench.store;
+        let (store, wire) = (&self.inner.bench.store, &self.inner.bench.wire);
+        let (workflow, priority) = (trigger.workflow_id, trigger.priority);
         let (id, now) = (RunId(new_id()), store.clock().now());
         let run = NewRun {
             id,
@@ -186,7 +209,10 @@ impl Engine {
         };
         Ok(match store.create_run(run).await? {
             Created::New => {
-                self.inner.queue.push(id).await;
+                if wire.shows() {
+                    wire.show(HotCopy { run: id, seq: 0, body: Box::new(move || wire::queued(id, workflow, now)) });
+                }
+                wire.push(id, priority);
                 Accepted::New(id)
             }
             Created::Repeated(earlier) => Accepted::Repeated(earlier),
@@ -204,9 +230,12 @@ impl Engine {
         if let Sent::Delivered(_) = sent {
             let driver = self.driven().get(&run).cloned();
             match driver {
-                Some(driver) => driver.notify_one(),
-                None if message == Message::Cancel && self.inner.canceled.0.try_send(run).is_ok() => {}
-                None => self.inner.queue.push(run).await,
+                Some(driver) => driver.poke(),
+                None => {
+                    // Whoever drives it may be another process.
+                    self.inner.bench.wire.tell(News::Message(run));
+                    self.message_came(run, message);
+                }
             }
         }
         Ok(sent)
@@ -251,10 +280,43 @@ impl Engine {
         let bench = &self.inner.bench;
         let parsed = bench.revisions.get(&bench.store, &bench.limits, run.workflow_id, run.revision).await?;
         let parsed = parsed.map_err(|failure| StoreError::Unreadable(failure.message))?;
-        Ok(Inspection { parsed, state: driver::read_state(&bench.store, run.id, None).await? })
+        Ok(Inspection { parsed, state: persist::read_state(&bench.store, run.id, None).await? })
     }
 
-    fn driven(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, Arc<Notify>>> {
+    /// Sees to it that somebody looks at a run which nobody in this process drives.
+    fn message_came(&self, run: RunId, message: Message) {
+        let ends_here = message == Message::Cancel && self.inner.settings.executes;
+        if !ends_here || self.inner.canceled.0.try_send(run).is_err() {
+            self.inner.bench.wire.push(run, Priority::High);
+        }
+    }
+
+    /// Hears what other processes tell, until the engine stops.
+    async fn listen(self) {
+        let mut news = self.inner.bench.wire.news();
+        loop {
+            let heard = tokio::select! {
+                heard = news.recv() => heard,
+                () = self.inner.stopping.cancelled() => return,
+            };
+            match heard {
+                Ok(News::Finished(run)) => {
+                    // Nobody may be waiting for it.
+                    let _ = self.inner.finished.send(run);
+                }
+                Ok(News::Message(run)) => {
+                    if let Some(driver) = self.driven().get(&run) {
+                        driver.poke();
+                    }
+                }
+                // What was missed is found by polls and renewals.
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn driven(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, Arc<Hold>>> {
         self.inner.driven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -30,6 +30,42 @@ pub struct Definition {
     pub steps: Vec<Step>,
     /// Longest time of a run; `None` is the server's limit.
     pub timeout: Option<Duration>,
+    /// Which runs are begun first when more wait than can be executed.
+    pub priority: Priority,
+}
+
+/// Which runs are begun first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// Before all others.
+    High,
+    /// What a definition has that does not say.
+    #[default]
+    Normal,
+    /// After all others.
+    Low,
+}
+
+impl Priority {
+    /// All, the highest first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// As definitions name it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+
+    /// What a valid definition says.
+    #[must_use]
+    pub fn of(doc: &Value) -> Self {
+        let said = doc.get("priority").and_then(Value::as_str);
+        Self::ALL.into_iter().find(|priority| said == Some(priority.as_str())).unwrap_or_default()
+    }
 }
 
 /// One step.
@@ -88,6 +124,11 @@ impl Definition {
             members.fault("version", format!("must be \"{VERSION}\", not {version}"));
         }
         let timeout = members.seconds("timeout_seconds", SHORTEST, limits.run_timeout_max);
+        if let Some(priority) = members.take("priority")
+            && !Priority::ALL.iter().any(|known| priority == known.as_str())
+        {
+            members.fault("priority", "must be \"high\", \"normal\" or \"low\"");
+        }
         let items = members.require("steps").and_then(|value| members.array("steps", value));
         members.finish();
         let items = items?;
@@ -95,7 +136,7 @@ impl Definition {
             faults.add("/steps", format!("has {} steps; the limit is {}", items.len(), limits.steps_max));
             return None;
         }
-        Some(Self { steps: read_steps(items, limits, faults), timeout })
+        Some(Self { steps: read_steps(items, limits, faults), timeout, priority: Priority::of(doc) })
     }
 
     /// Position of the step at `path`.

@@ -1,21 +1,18 @@
-//! Opening, locking, migrating and backing up the database file.
+//! The two databases behind the store, and what opening one can come to.
 
-use std::fs::{File, TryLockError};
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
-use sqlx::ConnectOptions as _;
-use sqlx::migrate::Migrator;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
+use sqlx::{SqlSafeStr, SqlitePool};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+use super::lane::{Batch, One};
+use super::postgres::{self, Cluster};
+use super::sql::{Connection, On, Query, in_time};
+use super::writer::{Op, Writer};
+use super::{StoreError, sqlite};
 
-const READERS_MAX: u32 = 8;
-const READER_WAIT: Duration = Duration::from_secs(5);
+/// How often a transaction on Postgres that collided with another one is repeated.
+pub(super) const COLLISIONS_MAX: u32 = 10;
 
 /// Where the database is.
 #[derive(Clone, Debug)]
@@ -24,6 +21,13 @@ pub enum Location {
     Embedded {
         /// The file.
         path: PathBuf,
+    },
+    /// A Postgres database, shared by any number of processes.
+    Cluster {
+        /// Its URL, which may hold a password.
+        url: String,
+        /// Most connections of this process, beside the seven that claims and group commits have.
+        connections_max: u32,
     },
 }
 
@@ -49,135 +53,171 @@ pub enum OpenError {
     /// The schema is newer than this binary, or a migration failed.
     #[error("the database schema cannot be brought up to date: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
-    /// SQLite itself refused.
+    /// The database itself refused, or does not answer.
     #[error("the database cannot be opened: {0}")]
     Database(#[from] sqlx::Error),
     /// A first write failed.
     #[error(transparent)]
-    Store(#[from] super::StoreError),
+    Store(#[from] StoreError),
+    /// The database is none for which there is a copy in one file.
+    #[error("this works on an embedded database only; a database on Postgres is backed up with pg_dump")]
+    NotEmbedded,
 }
 
-/// A lock on the file beside the database. SQLite's own locks would let a second process in.
-pub(super) struct Lock {
-    _file: File,
+/// A database, open. Cheap to clone.
+#[derive(Clone)]
+pub(super) enum Db {
+    Sqlite {
+        readers: SqlitePool,
+        writer: Writer,
+        /// Held as long as any clone lives; a second process is refused by it.
+        _lock: Arc<sqlite::Lock>,
+    },
+    Postgres(Arc<Cluster>),
 }
 
-impl Lock {
-    fn take(path: &Path) -> Result<Self, OpenError> {
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| OpenError::Io { path, source }
-        };
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            std::fs::create_dir_all(parent).map_err(io(parent))?;
-        }
-        let mut name = path.as_os_str().to_owned();
-        name.push(".lock");
-        let name = PathBuf::from(name);
-        let mut file =
-            File::options().read(true).write(true).create(true).truncate(false).open(&name).map_err(io(&name))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                // The other process may be about to write it: then the message does without.
-                let _ = file.read_to_string(&mut pid);
-                let pid = if pid.is_empty() { pid } else { format!(" (pid {})", pid.trim()) };
-                return Err(OpenError::Locked { path: path.to_owned(), pid });
+impl Db {
+    pub(super) async fn open(location: &Location) -> Result<Self, OpenError> {
+        match location {
+            Location::Embedded { path } => {
+                let (lock, connection, readers) = sqlite::open(path).await?;
+                Ok(Self::Sqlite { readers, writer: Writer::start(connection), _lock: Arc::new(lock) })
             }
-            Err(TryLockError::Error(source)) => return Err(OpenError::Io { path: name, source }),
+            Location::Cluster { url, connections_max } => {
+                Ok(Self::Postgres(Arc::new(postgres::open(url, *connections_max).await?)))
+            }
         }
-        // For the message above only: a disk that is too full for it is no reason not to start.
-        let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+    }
+
+    /// A query that only reads.
+    pub(super) fn query(&self, sql: impl SqlSafeStr) -> Query<'_> {
+        match self {
+            Self::Sqlite { readers, .. } => Query::Sqlite(On::Pool(readers), sqlx::query(sql)),
+            Self::Postgres(cluster) => Query::Postgres(On::Pool(&cluster.pool), sqlx::query(sql)),
+        }
+    }
+
+    /// Writes. What has begun is finished even when the caller goes away.
+    pub(super) async fn write<O: Op>(&self, op: O) -> Result<O::Output, StoreError> {
+        match self {
+            Self::Sqlite { writer, .. } => writer.run(op).await,
+            Self::Postgres(cluster) => {
+                let cluster = Arc::clone(cluster);
+                #[expect(clippy::disallowed_methods, reason = "a transaction must not be left half-way by its caller")]
+                let written = tokio::spawn(async move { write_on(&cluster, &op).await });
+                written.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
+            }
+        }
+    }
+
+    /// Writes together with whatever of the same kind waits at the moment.
+    pub(super) async fn write_batched<B: Batch>(&self, item: B) -> Result<B::Output, StoreError> {
+        match self {
+            Self::Sqlite { writer, .. } => writer.run(One(item)).await,
+            Self::Postgres(cluster) => B::lane(&item, cluster).run(item).await,
+        }
+    }
+
+    pub(super) async fn close(self) {
+        match self {
+            Self::Sqlite { readers, writer, _lock } => {
+                // The last connection to close moves the log into the database file: that must be the one that may write.
+                readers.close().await;
+                writer.close().await;
+            }
+            Self::Postgres(cluster) => {
+                cluster.creations.close().await;
+                cluster.appends.close().await;
+                cluster.notes.close().await;
+                cluster.pool.close().await;
+                cluster.soft.close().await;
+            }
+        }
     }
 }
 
-fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(Duration::from_secs(5))
-        .foreign_keys(true)
-        .optimize_on_close(false, None)
-        .log_statements(tracing::log::LevelFilter::Off)
-        .log_slow_statements(tracing::log::LevelFilter::Off, Duration::MAX)
-}
-
-/// Makes the file, for this user alone, where there is none. SQLite gives its other files the same mode.
-fn make_private(path: &Path) -> Result<(), OpenError> {
-    match File::options().write(true).create_new(true).mode(0o600).open(path) {
-        Err(source) if source.kind() != ErrorKind::AlreadyExists => {
-            Err(OpenError::Io { path: path.to_owned(), source })
+async fn write_on<O: Op>(cluster: &Cluster, op: &O) -> Result<O::Output, StoreError> {
+    let (mut collisions, mut reconnected) = (0, false);
+    loop {
+        let mut committing = false;
+        let error = match write_once(cluster, op, &mut committing).await {
+            Ok(output) => return Ok(output),
+            Err(error) => error,
+        };
+        if postgres::collided(&error) && collisions < COLLISIONS_MAX {
+            collisions += 1;
+        } else if postgres::is_broken(&error) && !reconnected && !committing {
+            // The connection was cut in the pool, by a restart for example: nothing happened.
+            reconnected = true;
+        } else {
+            return Err(error.into());
         }
-        _ => Ok(()),
     }
 }
 
-/// A connection to a database that holds nothing of value, with the settings of the real one.
-pub(super) async fn scratch(path: &Path) -> Result<SqliteConnection, OpenError> {
-    Ok(options(path).pragma("temp_store", "MEMORY").connect().await?)
-}
-
-/// Opens the writer and the readers, with the schema brought up to date.
-pub(super) async fn open(location: &Location) -> Result<(Lock, SqliteConnection, SqlitePool), OpenError> {
-    let Location::Embedded { path } = location;
-    // The lock belongs to the file itself, by whatever name it is called.
-    let path = &path.canonicalize().unwrap_or_else(|_| path.clone());
-    let lock = Lock::take(path)?;
-    make_private(path)?;
-    let mut writer = options(path).pragma("temp_store", "MEMORY").connect().await?;
-    MIGRATIONS.run(&mut writer).await?;
-    let readers = SqlitePoolOptions::new()
-        .max_connections(READERS_MAX)
-        .acquire_timeout(READER_WAIT)
-        .connect_with(options(path).create_if_missing(false).read_only(true))
-        .await?;
-    Ok((lock, writer, readers))
+/// What need not be durable is one statement, which needs no transaction around it.
+async fn write_once<O: Op>(cluster: &Cluster, op: &O, committing: &mut bool) -> Result<O::Output, sqlx::Error> {
+    let pool = if op.durable() { &cluster.pool } else { &cluster.soft };
+    let mut connection = pool.acquire().await?;
+    let written = async {
+        if !op.durable() {
+            return op.perform(&mut Connection::Postgres(&mut connection)).await;
+        }
+        let mut transaction = sqlx::Connection::begin(&mut *connection).await?;
+        let output = op.perform(&mut Connection::Postgres(&mut transaction)).await?;
+        *committing = true;
+        transaction.commit().await?;
+        Ok(output)
+    };
+    let written = in_time(written).await;
+    if written.as_ref().is_err_and(|error| matches!(error, sqlx::Error::Io(_)) || postgres::is_broken(error)) {
+        connection.close_on_drop();
+    }
+    written
 }
 
 /// Brings the schema up to date and names the migrations in force.
 ///
 /// # Errors
-/// As for opening: a server that runs on the file holds its lock.
+/// As for opening: a server that runs on an embedded database holds its lock.
 pub async fn migrate(location: &Location) -> Result<Vec<String>, OpenError> {
-    let (_lock, _writer, readers) = open(location).await?;
-    readers.close().await;
-    Ok(MIGRATIONS.iter().map(|migration| format!("{:04} {}", migration.version, migration.description)).collect())
+    Db::open(location).await?.close().await;
+    let known = match location {
+        Location::Embedded { .. } => sqlite::migrations(),
+        Location::Cluster { .. } => postgres::migrations(),
+    };
+    Ok(known.iter().map(|migration| format!("{:04} {}", migration.version, migration.description)).collect())
 }
 
-/// Writes a consistent copy of the database to `target`, which must not exist. A server may go on working meanwhile.
+/// Writes a consistent copy of an embedded database to `target`, which must not exist. A server may go on working
+/// meanwhile.
 ///
 /// # Errors
 /// When the database does not exist or the copy cannot be written.
 pub async fn backup(location: &Location, target: &Path) -> Result<(), OpenError> {
-    let Location::Embedded { path } = location;
-    let mut source = options(path).create_if_missing(false).connect().await?;
-    make_private(target)?;
-    let copied = async {
-        sqlx::query("VACUUM INTO $1").bind(target.display().to_string()).execute(&mut source).await?;
-        let copy = File::open(target).and_then(|file| file.sync_all());
-        copy.map_err(|source| OpenError::Io { path: target.to_owned(), source })
-    };
-    let copied = copied.await;
-    if copied.is_err() {
-        // Half a copy would be taken for a whole one, and would refuse the next try.
-        let _ = std::fs::remove_file(target);
+    match location {
+        Location::Embedded { path } => sqlite::backup(path, target).await,
+        Location::Cluster { .. } => Err(OpenError::NotEmbedded),
     }
-    copied
 }
 
-/// Whether an error may pass by itself: full disk, IO, locks, exhausted pools. Everything else is permanent.
+/// Whether an error may pass by itself: full disk, IO, locks, exhausted pools, a database that restarts. Everything else
+/// is permanent.
 pub(super) fn may_pass(error: &sqlx::Error) -> bool {
-    // Primary result codes of https://sqlite.org/rescode.html: BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN.
-    const PASSING: [u32; 7] = [5, 6, 7, 8, 10, 13, 14];
     match error {
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => true,
+        sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::Io(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::Tls(_) => true,
         sqlx::Error::Database(error) => {
-            let code = error.code().and_then(|code| code.parse::<u32>().ok());
-            code.is_some_and(|code| PASSING.contains(&(code & 0xff)))
+            let code = error.code().unwrap_or_default();
+            if error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
+                postgres::may_pass(&code)
+            } else {
+                sqlite::may_pass(&code)
+            }
         }
         _ => false,
     }

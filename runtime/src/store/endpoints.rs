@@ -1,10 +1,9 @@
 //! Webhook endpoints. Their secrets are sealed before they come here.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
 use super::page::{Page, PageRequest};
+use super::sql::{Connection, Row};
 use super::writer::Op;
 use super::{Store, StoreError};
 use crate::model::id::{EndpointId, WorkflowId};
@@ -70,23 +69,24 @@ struct Create(NewEndpoint, i64);
 impl Op for Create {
     type Output = Result<Result<Endpoint, StoreError>, PathTaken>;
 
-    async fn perform(&self, db: &mut SqliteConnection) -> Result<Self::Output, sqlx::Error> {
+    async fn perform(&self, db: &mut Connection<'_>) -> Result<Self::Output, sqlx::Error> {
         let Self(new, now) = self;
-        let inserted = sqlx::query(
-            "INSERT INTO endpoints (id, workflow_id, path, is_active, secret, created_at, updated_at) \
-             VALUES ($1, $2, $3, 1, $4, $5, $5) ON CONFLICT (path) DO NOTHING",
-        )
-        .bind(new.id.0)
-        .bind(new.workflow_id.0)
-        .bind(&new.path)
-        .bind(&new.secret)
-        .bind(now)
-        .execute(&mut *db)
-        .await?;
-        if inserted.rows_affected() == 0 {
+        let inserted = db
+            .query(
+                "INSERT INTO endpoints (id, workflow_id, path, is_active, secret, created_at, updated_at) \
+             VALUES ($1, $2, $3, TRUE, $4, $5, $5) ON CONFLICT (path) DO NOTHING",
+            )
+            .bind(new.id.0)
+            .bind(new.workflow_id.0)
+            .bind(&new.path)
+            .bind(&new.secret)
+            .bind(now)
+            .execute()
+            .await?;
+        if inserted == 0 {
             return Ok(Err(PathTaken));
         }
-        let row = sqlx::query(select("WHERE id = $1")).bind(new.id.0).fetch_one(db).await?;
+        let row = db.query(select("WHERE id = $1")).bind(new.id.0).fetch_one().await?;
         Ok(Ok(read(&row)))
     }
 }
@@ -97,26 +97,26 @@ impl Op for Change {
     /// Nothing where the endpoint does not exist.
     type Output = Option<Result<Endpoint, StoreError>>;
 
-    async fn perform(&self, db: &mut SqliteConnection) -> Result<Self::Output, sqlx::Error> {
+    async fn perform(&self, db: &mut Connection<'_>) -> Result<Self::Output, sqlx::Error> {
         let Self(id, change, now) = self;
         let query = match change {
-            EndpointChange::SetActive(active) => {
-                sqlx::query("UPDATE endpoints SET is_active = $3, updated_at = $2 WHERE id = $1")
-                    .bind(id)
-                    .bind(now)
-                    .bind(active)
-            }
-            EndpointChange::Rotate(secret, previous_until) => sqlx::query(
-                "UPDATE endpoints SET previous_secret = secret, previous_until = $4, secret = $3, updated_at = $2 \
+            EndpointChange::SetActive(active) => db
+                .query("UPDATE endpoints SET is_active = $3, updated_at = $2 WHERE id = $1")
+                .bind(id)
+                .bind(now)
+                .bind(active),
+            EndpointChange::Rotate(secret, previous_until) => db
+                .query(
+                    "UPDATE endpoints SET previous_secret = secret, previous_until = $4, secret = $3, updated_at = $2 \
                  WHERE id = $1",
-            )
-            .bind(id)
-            .bind(now)
-            .bind(secret)
-            .bind(previous_until.as_micros()),
+                )
+                .bind(id)
+                .bind(now)
+                .bind(secret)
+                .bind(previous_until.as_micros()),
         };
-        query.execute(&mut *db).await?;
-        let row = sqlx::query(select("WHERE id = $1")).bind(id).fetch_optional(db).await?;
+        query.execute().await?;
+        let row = db.query(select("WHERE id = $1")).bind(id).fetch_optional().await?;
         Ok(row.as_ref().map(read))
     }
 }
@@ -127,8 +127,8 @@ impl Op for Delete {
     /// Whether the endpoint existed.
     type Output = bool;
 
-    async fn perform(&self, db: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-        Ok(sqlx::query("DELETE FROM endpoints WHERE id = $1").bind(self.0).execute(db).await?.rows_affected() > 0)
+    async fn perform(&self, db: &mut Connection<'_>) -> Result<bool, sqlx::Error> {
+        Ok(db.query("DELETE FROM endpoints WHERE id = $1").bind(self.0).execute().await? > 0)
     }
 }
 
@@ -138,7 +138,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be written.
     pub async fn create_endpoint(&self, endpoint: NewEndpoint) -> Result<Result<Endpoint, PathTaken>, StoreError> {
-        match self.writer.run(Create(endpoint, self.clock.now().as_micros())).await? {
+        match self.db.write(Create(endpoint, self.clock.now().as_micros())).await? {
             Ok(endpoint) => endpoint.map(Ok),
             Err(taken) => Ok(Err(taken)),
         }
@@ -149,7 +149,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be written.
     pub async fn delete_endpoint(&self, id: EndpointId) -> Result<bool, StoreError> {
-        self.writer.run(Delete(id.0)).await
+        self.db.write(Delete(id.0)).await
     }
 
     /// Changes an endpoint, if it exists, and answers how it is now.
@@ -161,7 +161,7 @@ impl Store {
         id: EndpointId,
         change: EndpointChange,
     ) -> Result<Option<Endpoint>, StoreError> {
-        self.writer.run(Change(id.0, change, self.clock.now().as_micros())).await?.transpose()
+        self.db.write(Change(id.0, change, self.clock.now().as_micros())).await?.transpose()
     }
 
     /// Reads an endpoint.
@@ -169,7 +169,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn endpoint(&self, id: EndpointId) -> Result<Option<Endpoint>, StoreError> {
-        let row = sqlx::query(select("WHERE id = $1")).bind(id.0).fetch_optional(&self.readers).await?;
+        let row = self.db.query(select("WHERE id = $1")).bind(id.0).fetch_optional().await?;
         row.as_ref().map(read).transpose()
     }
 
@@ -178,7 +178,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn endpoint_by_path(&self, path: &str) -> Result<Option<Endpoint>, StoreError> {
-        let row = sqlx::query(select("WHERE path = $1")).bind(path).fetch_optional(&self.readers).await?;
+        let row = self.db.query(select("WHERE path = $1")).bind(path).fetch_optional().await?;
         row.as_ref().map(read).transpose()
     }
 
@@ -187,28 +187,30 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn endpoints(&self, workflow: WorkflowId, request: PageRequest) -> Result<Page<Endpoint>, StoreError> {
-        let rows = sqlx::query(select("WHERE workflow_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"))
+        let rows = self
+            .db
+            .query(select("WHERE workflow_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3"))
             .bind(workflow.0)
             .bind(request.before_id())
             .bind(request.rows())
-            .fetch_all(&self.readers)
+            .fetch_all()
             .await?;
         let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok(request.page(items, |endpoint| endpoint.id.0))
     }
 }
 
-fn read(row: &SqliteRow) -> Result<Endpoint, StoreError> {
-    let previous: Option<Vec<u8>> = row.try_get("previous_secret")?;
-    let until: Option<i64> = row.try_get("previous_until")?;
+fn read(row: &Row) -> Result<Endpoint, StoreError> {
+    let previous: Option<Vec<u8>> = row.get("previous_secret")?;
+    let until: Option<i64> = row.get("previous_until")?;
     Ok(Endpoint {
-        id: EndpointId(row.try_get("id")?),
-        workflow_id: WorkflowId(row.try_get("workflow_id")?),
-        path: row.try_get("path")?,
-        is_active: row.try_get("is_active")?,
-        secret: row.try_get("secret")?,
+        id: EndpointId(row.get("id")?),
+        workflow_id: WorkflowId(row.get("workflow_id")?),
+        path: row.get("path")?,
+        is_active: row.get("is_active")?,
+        secret: row.get("secret")?,
         previous_secret: previous.zip(until.map(Timestamp::from_micros)),
-        created_at: Timestamp::from_micros(row.try_get("created_at")?),
-        updated_at: Timestamp::from_micros(row.try_get("updated_at")?),
+        created_at: Timestamp::from_micros(row.get("created_at")?),
+        updated_at: Timestamp::from_micros(row.get("updated_at")?),
     })
 }

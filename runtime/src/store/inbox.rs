@@ -1,8 +1,7 @@
 //! The inbox: what arrives for a run from outside, read by whoever holds its claim.
 
-use sqlx::{Row as _, SqliteConnection};
-
 use super::runs::{RunRow, read_run, select_run};
+use super::sql::Connection;
 use super::writer::Op;
 use super::{Store, StoreError, from_json, json_bytes};
 use crate::model::id::RunId;
@@ -27,11 +26,11 @@ struct SendOp {
 impl Op for SendOp {
     type Output = Result<Sent, StoreError>;
 
-    async fn perform(&self, db: &mut SqliteConnection) -> Result<Self::Output, sqlx::Error> {
+    async fn perform(&self, db: &mut Connection<'_>) -> Result<Self::Output, sqlx::Error> {
         let sql = match self.message {
             // Due at once, even where it waits for a far time.
             Message::Cancel => {
-                "UPDATE runs SET inbox = inbox + 1, due_at = min(due_at, $2) \
+                "UPDATE runs SET inbox = inbox + 1, due_at = CASE WHEN due_at < $2 THEN due_at ELSE $2 END \
                  WHERE id = $1 AND outcome IS NULL RETURNING inbox"
             }
             // Open again; what made it a suspect before is forgiven.
@@ -41,16 +40,16 @@ impl Op for SendOp {
                  WHERE id = $1 AND outcome = 'FAILED' RETURNING inbox"
             }
         };
-        let Some(row) = sqlx::query(sql).bind(self.run.0).bind(self.now).fetch_optional(&mut *db).await? else {
+        let Some(row) = db.query(sql).bind(self.run.0).bind(self.now).fetch_optional().await? else {
             return Ok(Ok(Sent::Refused));
         };
-        sqlx::query("INSERT INTO inbox (run_id, n, message) VALUES ($1, $2, $3)")
+        db.query("INSERT INTO inbox (run_id, n, message) VALUES ($1, $2, $3)")
             .bind(self.run.0)
-            .bind(row.try_get::<i64, _>("inbox")?)
+            .bind(row.get::<i64>("inbox")?)
             .bind(&self.bytes)
-            .execute(&mut *db)
+            .execute()
             .await?;
-        let row = sqlx::query(select_run()).bind(self.run.0).fetch_one(db).await?;
+        let row = db.query(select_run()).bind(self.run.0).fetch_one().await?;
         Ok(read_run(&row).map(|run| Sent::Delivered(Box::new(run))))
     }
 }
@@ -62,7 +61,7 @@ impl Store {
     /// When the database cannot be written; no message was left then.
     pub async fn send(&self, run: RunId, message: Message) -> Result<Sent, StoreError> {
         let bytes = json_bytes(&message)?;
-        self.writer.run(SendOp { run, message, bytes, now: self.clock.now().as_micros() }).await?
+        self.db.write(SendOp { run, message, bytes, now: self.clock.now().as_micros() }).await?
     }
 
     /// The messages of a run after number `after`, with their numbers.
@@ -70,11 +69,13 @@ impl Store {
     /// # Errors
     /// When the database cannot be read, or a message not by this version.
     pub async fn messages(&self, run: RunId, after: u32) -> Result<Vec<(u32, Message)>, StoreError> {
-        let rows = sqlx::query("SELECT n, message FROM inbox WHERE run_id = $1 AND n > $2 ORDER BY n")
+        let rows = self
+            .db
+            .query("SELECT n, message FROM inbox WHERE run_id = $1 AND n > $2 ORDER BY n")
             .bind(run.0)
-            .bind(after)
-            .fetch_all(&self.readers)
+            .bind(i64::from(after))
+            .fetch_all()
             .await?;
-        rows.iter().map(|row| Ok((row.try_get("n")?, from_json(row.try_get("message")?)?))).collect()
+        rows.iter().map(|row| Ok((row.count("n")?, from_json(row.get("message")?)?))).collect()
     }
 }

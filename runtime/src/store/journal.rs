@@ -1,9 +1,13 @@
 //! The journal: the only way a run advances.
 
-use sqlx::{Row as _, SqliteConnection};
+use std::collections::HashMap;
+
+use sqlx::{PgConnection, Row as _, SqliteConnection};
+use uuid::Uuid;
 
 use super::claims::Claim;
-use super::writer::Op;
+use super::lane::{Batch, Lane, Waiting};
+use super::postgres::Cluster;
 use super::{Store, StoreError, from_json, json_bytes};
 use crate::model::error::Failure;
 use crate::model::id::{ClaimToken, RunId};
@@ -57,7 +61,8 @@ pub struct Entry {
     pub events: Vec<Event>,
 }
 
-struct AppendOp {
+/// An append on its way.
+pub(super) struct AppendOp {
     run: RunId,
     token: ClaimToken,
     seq: i64,
@@ -72,47 +77,80 @@ struct AppendOp {
     now: i64,
 }
 
-impl Op for AppendOp {
+/// $1 $2 $3 are the fence. $8 is the time to wait until, $9 the outcome: either ends the claim.
+const APPEND_SQLITE: &str = "UPDATE runs SET seq = seq + 1, step_index = coalesce($4, step_index), started_at = coalesce(started_at, $5), \
+            interrupts = CASE WHEN $6 THEN 0 ELSE interrupts END, \
+            due_at = CASE WHEN $9 IS NOT NULL THEN NULL \
+                          WHEN $8 IS NULL THEN due_at \
+                          WHEN inbox > $7 THEN $12 \
+                          ELSE $8 END, \
+            claim = CASE WHEN $8 IS NULL AND $9 IS NULL THEN claim END, \
+            lease_until = CASE WHEN $8 IS NULL AND $9 IS NULL THEN lease_until END, \
+            outcome = $9, error = $10, finished_at = $11 \
+     WHERE id = $1 AND claim = $2 AND seq = $3 RETURNING inbox";
+
+/// The same for many at once, with their journal entries.
+const APPEND_POSTGRES: &str = "WITH given AS (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::boolean[], \
+            $7::bigint[], $8::bigint[], $9::text[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bytea[]) \
+         AS given (id, token, seq, step_index, started_at, progress, received, until, outcome, error, finished_at, now, \
+                   events)), \
+     advanced AS (UPDATE runs SET seq = runs.seq + 1, step_index = coalesce(given.step_index, runs.step_index), \
+            started_at = coalesce(runs.started_at, given.started_at), \
+            interrupts = CASE WHEN given.progress THEN 0 ELSE runs.interrupts END, \
+            due_at = CASE WHEN given.outcome IS NOT NULL THEN NULL \
+                          WHEN given.until IS NULL THEN runs.due_at \
+                          WHEN runs.inbox > given.received THEN given.now \
+                          ELSE given.until END, \
+            claim = CASE WHEN given.until IS NULL AND given.outcome IS NULL THEN runs.claim END, \
+            lease_until = CASE WHEN given.until IS NULL AND given.outcome IS NULL THEN runs.lease_until END, \
+            outcome = given.outcome, error = given.error, finished_at = given.finished_at \
+         FROM given WHERE runs.id = given.id AND runs.claim = given.token AND runs.seq = given.seq \
+         RETURNING runs.id, given.token, runs.seq, runs.inbox, given.events), \
+     written AS (INSERT INTO journal (run_id, seq, claim, events) SELECT id, seq, token, events FROM advanced) \
+     SELECT id, token, inbox FROM advanced";
+
+/// The fence does not match: either the claim is lost, or this very append was committed before and its answer got lost.
+/// My token at the sequence I expect means that it happened.
+const READ_BACK_SQLITE: &str = "SELECT runs.inbox FROM journal JOIN runs ON runs.id = journal.run_id \
+                                WHERE journal.run_id = $1 AND journal.seq = $2 AND journal.claim = $3";
+const READ_BACK_POSTGRES: &str = "SELECT runs.id, given.token, runs.inbox FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS given (id, seq, token) \
+     JOIN journal ON journal.run_id = given.id AND journal.seq = given.seq AND journal.claim = given.token \
+     JOIN runs ON runs.id = given.id";
+
+impl Batch for AppendOp {
     type Output = Appended;
+
+    fn lane<'c>(&self, cluster: &'c Cluster) -> &'c Lane<Self> {
+        if self.durable { &cluster.appends } else { &cluster.notes }
+    }
 
     fn durable(&self) -> bool {
         self.durable
     }
 
-    async fn perform(&self, db: &mut SqliteConnection) -> Result<Appended, sqlx::Error> {
-        let (outcome, error, finished_at) = match &self.finish {
-            Some((outcome, error, at)) => (Some(outcome.as_str()), error.as_deref(), Some(*at)),
-            None => (None, None, None),
-        };
-        // $1 $2 $3 are the fence. $8 is the time to wait until, $9 the outcome: either ends the claim.
-        let row = sqlx::query(
-            "UPDATE runs SET seq = seq + 1, step_index = coalesce($4, step_index), started_at = coalesce(started_at, $5), \
-                    interrupts = CASE WHEN $6 THEN 0 ELSE interrupts END, \
-                    due_at = CASE WHEN $9 IS NOT NULL THEN NULL \
-                                  WHEN $8 IS NULL THEN due_at \
-                                  WHEN inbox > $7 THEN $12 \
-                                  ELSE $8 END, \
-                    claim = CASE WHEN $8 IS NULL AND $9 IS NULL THEN claim END, \
-                    lease_until = CASE WHEN $8 IS NULL AND $9 IS NULL THEN lease_until END, \
-                    outcome = $9, error = $10, finished_at = $11 \
-             WHERE id = $1 AND claim = $2 AND seq = $3 RETURNING inbox",
-        )
-        .bind(self.run.0)
-        .bind(self.token.0)
-        .bind(self.seq)
-        .bind(self.step_index)
-        .bind(self.started_at)
-        .bind(self.progress)
-        .bind(self.received)
-        .bind(self.wait_until)
-        .bind(outcome)
-        .bind(error)
-        .bind(finished_at)
-        .bind(self.now)
-        .fetch_optional(&mut *db)
-        .await?;
-        let Some(row) = row else {
-            return self.read_back(db).await;
+    fn sort(batch: &mut [Waiting<Self>]) {
+        batch.sort_unstable_by_key(|waiting| waiting.item.run.0);
+    }
+
+    async fn on_sqlite(&self, db: &mut SqliteConnection) -> Result<Appended, sqlx::Error> {
+        let (outcome, error, finished_at) = self.end();
+        let advanced = sqlx::query(APPEND_SQLITE)
+            .bind(self.run.0)
+            .bind(self.token.0)
+            .bind(self.seq)
+            .bind(self.step_index)
+            .bind(self.started_at)
+            .bind(self.progress)
+            .bind(self.received)
+            .bind(self.wait_until)
+            .bind(outcome)
+            .bind(error)
+            .bind(finished_at)
+            .bind(self.now);
+        let Some(row) = advanced.fetch_optional(&mut *db).await? else {
+            let written = sqlx::query(READ_BACK_SQLITE).bind(self.run.0).bind(self.seq + 1).bind(self.token.0);
+            let row = written.fetch_optional(db).await?;
+            return row.map_or(Ok(Appended::Lost), |row| Ok(Appended::Written { inbox: row.try_get("inbox")? }));
         };
         sqlx::query("INSERT INTO journal (run_id, seq, claim, events) VALUES ($1, $2, $3, $4)")
             .bind(self.run.0)
@@ -123,22 +161,63 @@ impl Op for AppendOp {
             .await?;
         Ok(Appended::Written { inbox: row.try_get("inbox")? })
     }
+
+    async fn on_postgres(batch: &[Waiting<Self>], db: &mut PgConnection) -> Result<Vec<Appended>, sqlx::Error> {
+        let advanced = sqlx::query(APPEND_POSTGRES)
+            .bind(column(batch, |op| op.run.0))
+            .bind(column(batch, |op| op.token.0))
+            .bind(column(batch, |op| op.seq))
+            .bind(column(batch, |op| op.step_index.map(i64::from)))
+            .bind(column(batch, |op| op.started_at))
+            .bind(column(batch, |op| op.progress))
+            .bind(column(batch, |op| i64::from(op.received)))
+            .bind(column(batch, |op| op.wait_until))
+            .bind(column(batch, |op| op.end().0))
+            .bind(column(batch, |op| op.end().1))
+            .bind(column(batch, |op| op.end().2))
+            .bind(column(batch, |op| op.now))
+            .bind(column(batch, |op| op.events.as_slice()));
+        let mut inboxes = HashMap::with_capacity(batch.len());
+        read_inboxes(&advanced.fetch_all(&mut *db).await?, &mut inboxes)?;
+        let rest: Vec<&Self> =
+            batch.iter().map(|waiting| &waiting.item).filter(|op| !inboxes.contains_key(&op.key())).collect();
+        if !rest.is_empty() {
+            let written = sqlx::query(READ_BACK_POSTGRES)
+                .bind(rest.iter().map(|op| op.run.0).collect::<Vec<_>>())
+                .bind(rest.iter().map(|op| op.seq + 1).collect::<Vec<_>>())
+                .bind(rest.iter().map(|op| op.token.0).collect::<Vec<_>>());
+            read_inboxes(&written.fetch_all(db).await?, &mut inboxes)?;
+        }
+        let appended = |inbox: Option<&u32>| inbox.map_or(Appended::Lost, |inbox| Appended::Written { inbox: *inbox });
+        Ok(batch.iter().map(|waiting| appended(inboxes.get(&waiting.item.key()))).collect())
+    }
+}
+
+/// One column of a batch.
+pub(super) fn column<'b, B: Batch, T>(batch: &'b [Waiting<B>], value: impl Fn(&'b B) -> T) -> Vec<T> {
+    batch.iter().map(|waiting| value(&waiting.item)).collect()
+}
+
+fn read_inboxes(rows: &[sqlx::postgres::PgRow], inboxes: &mut HashMap<(Uuid, Uuid), u32>) -> Result<(), sqlx::Error> {
+    for row in rows {
+        let inbox = u32::try_from(row.try_get::<i64, _>("inbox")?).unwrap_or(u32::MAX);
+        inboxes.insert((row.try_get("id")?, row.try_get("token")?), inbox);
+    }
+    Ok(())
 }
 
 impl AppendOp {
-    /// The fence does not match: either the claim is lost, or this very append was committed before and its answer
-    /// got lost. My token at the sequence I expect means that it happened.
-    async fn read_back(&self, db: &mut SqliteConnection) -> Result<Appended, sqlx::Error> {
-        let row = sqlx::query(
-            "SELECT runs.inbox FROM journal JOIN runs ON runs.id = journal.run_id \
-             WHERE journal.run_id = $1 AND journal.seq = $2 AND journal.claim = $3",
-        )
-        .bind(self.run.0)
-        .bind(self.seq + 1)
-        .bind(self.token.0)
-        .fetch_optional(db)
-        .await?;
-        row.map_or(Ok(Appended::Lost), |row| Ok(Appended::Written { inbox: row.try_get("inbox")? }))
+    /// A driver appends one after the other, and its token is its own.
+    fn key(&self) -> (Uuid, Uuid) {
+        (self.run.0, self.token.0)
+    }
+
+    /// The outcome of a run that is over, its error, and when.
+    fn end(&self) -> (Option<&'static str>, Option<&[u8]>, Option<i64>) {
+        match &self.finish {
+            Some((outcome, error, at)) => (Some(outcome.as_str()), error.as_deref(), Some(*at)),
+            None => (None, None, None),
+        }
     }
 }
 
@@ -176,7 +255,7 @@ impl Store {
             },
             now: self.clock.now().as_micros(),
         };
-        let appended = self.writer.run(op).await?;
+        let appended = self.db.write_batched(op).await?;
         if appended != Appended::Lost {
             claim.seq += 1;
         }
@@ -188,16 +267,14 @@ impl Store {
     /// # Errors
     /// When the database cannot be read, or an entry not by this version.
     pub async fn journal(&self, run: RunId, after: u64, most: u32) -> Result<Vec<Entry>, StoreError> {
-        let rows = sqlx::query("SELECT seq, events FROM journal WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3")
+        let rows = self
+            .db
+            .query("SELECT seq, events FROM journal WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3")
             .bind(run.0)
             .bind(i64::try_from(after).unwrap_or(i64::MAX))
-            .bind(most)
-            .fetch_all(&self.readers)
+            .bind(i64::from(most))
+            .fetch_all()
             .await?;
-        let entry = |row: &sqlx::sqlite::SqliteRow| {
-            let events: &[u8] = row.try_get("events")?;
-            Ok(Entry { seq: row.try_get::<i64, _>("seq")?.unsigned_abs(), events: from_json(events)? })
-        };
-        rows.iter().map(entry).collect()
+        rows.iter().map(|row| Ok(Entry { seq: row.size("seq")?, events: from_json(row.get("events")?)? })).collect()
     }
 }

@@ -2,18 +2,23 @@
 //!
 //! Everything that was acknowledged is in here and on disk; nothing outside needs to survive a crash. A run advances
 //! only through [`Store::append`], which is fenced by the claim's random token together with the journal's sequence
-//! number. Writes go through one task ([`writer`]) that puts all requests waiting at the moment into one transaction;
-//! reads use a pool of read-only connections. `tests/it/contract/` holds what every database must do.
+//! number. Writes that come often are committed together: on SQLite by the one task that may write ([`writer`]), on
+//! Postgres by a task for each kind of write ([`lane`]). `tests/it/contract/` holds what every database must do.
 
 mod claims;
 mod db;
 mod endpoints;
+mod facts;
 mod inbox;
 mod journal;
+mod lane;
 mod page;
 mod plugins;
+mod postgres;
 pub mod probe;
 mod runs;
+mod sql;
+mod sqlite;
 mod workflows;
 mod writer;
 
@@ -30,15 +35,13 @@ pub use runs::{Created, Idempotency, NewRun, RunFilter, RunRow, Status};
 pub use workflows::{NewRevision, Revision, Workflow, WorkflowChange};
 
 use crate::clock::Clock;
+use crate::model::time::Timestamp;
 
 /// A database, open for one process.
 #[derive(Clone)]
 pub struct Store {
-    readers: sqlx::SqlitePool,
-    writer: writer::Writer,
+    db: db::Db,
     clock: Arc<dyn Clock>,
-    /// Held as long as any clone lives; a second process is refused by it.
-    _lock: Arc<db::Lock>,
 }
 
 /// Why the store could not do it.
@@ -69,24 +72,37 @@ impl From<sqlx::Error> for StoreError {
 }
 
 impl Store {
-    /// Opens (and, where it is new or older, migrates) the database at `location` for this process alone.
+    /// Opens (and, where it is new or older, migrates) the database at `location`.
     ///
-    /// Claims of an earlier process are void from here on: the file is locked, so nobody else can hold one.
+    /// An embedded database is opened for this process alone: claims of an earlier process are void from here on, since
+    /// nobody else can hold one.
     ///
     /// # Errors
-    /// [`OpenError`], in particular when another process has the database open.
+    /// [`OpenError`], in particular when another process has an embedded database open.
     pub async fn open(location: &Location, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let (lock, connection, readers) = db::open(location).await?;
-        let store = Self { readers, writer: writer::Writer::start(connection), clock, _lock: Arc::new(lock) };
-        store.void_claims().await?;
+        let store = Self { db: db::Db::open(location).await?, clock };
+        if let Location::Embedded { .. } = location {
+            store.void_claims().await?;
+        }
         Ok(store)
     }
 
     /// Waits until everything handed to the store is written, then closes it.
     pub async fn close(self) {
-        // The last connection to close moves the log into the database file: that must be the one that may write.
-        self.readers.close().await;
-        self.writer.close().await;
+        self.db.close().await;
+    }
+
+    /// What time it is for a database that several processes share. An embedded one goes by the clock of its process.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn time(&self) -> Result<Option<Timestamp>, StoreError> {
+        if let db::Db::Sqlite { .. } = self.db {
+            return Ok(None);
+        }
+        let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now";
+        let row = self.db.query(sql).fetch_one().await?;
+        Ok(Some(Timestamp::from_micros(row.get("now")?)))
     }
 
     /// The clock that leases and due times are measured by.

@@ -1,11 +1,10 @@
 //! Plugins: components by digest, the tools they offer, and the names and versions that lead to them.
 
 use serde_json::Value;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
 use super::page::{Page, PageRequest};
+use super::sql::{Connection, Row};
 use super::writer::Op;
 use super::{Store, StoreError, from_json, json_bytes};
 use crate::clock::new_id;
@@ -63,7 +62,7 @@ const COLUMNS_FROM: &str = "SELECT v.id, v.name, v.version, v.digest, v.created_
                             FROM plugin_versions v JOIN plugins p ON p.digest = v.digest ";
 
 /// Leaves the newest version of every name.
-const NEWEST: &str = "v.id = (SELECT max(id) FROM plugin_versions WHERE name = v.name)";
+const NEWEST: &str = "v.id = (SELECT id FROM plugin_versions WHERE name = v.name ORDER BY id DESC LIMIT 1)";
 
 /// [`COLUMNS_FROM`] with a condition.
 fn select(condition: &str) -> sqlx::AssertSqlSafe<String> {
@@ -81,58 +80,65 @@ struct Add {
 impl Op for Add {
     type Output = Result<Added, StoreError>;
 
-    async fn perform(&self, db: &mut SqliteConnection) -> Result<Self::Output, sqlx::Error> {
-        let new = &self.new;
-        let taken = sqlx::query("SELECT digest FROM plugin_versions WHERE name = $1 AND version = $2")
-            .bind(&new.name)
-            .bind(&new.version)
-            .fetch_optional(&mut *db)
-            .await?;
-        if let Some(row) = taken {
-            let digest = read_digest(&row);
-            return Ok(
-                digest.map(|digest| if digest == new.digest { Added::Same } else { Added::VersionTaken(digest) })
-            );
+    async fn perform(&self, db: &mut Connection<'_>) -> Result<Self::Output, sqlx::Error> {
+        if let Some(earlier) = self.earlier(db).await? {
+            return Ok(earlier);
         }
+        let new = &self.new;
         self.insert_component(db).await?;
-        sqlx::query("INSERT INTO plugin_versions (id, name, version, digest, created_at) VALUES ($1, $2, $3, $4, $5)")
+        let inserted = db
+            .query(
+                "INSERT INTO plugin_versions (id, name, version, digest, created_at) VALUES ($1, $2, $3, $4, $5) \
+                 ON CONFLICT (name, version) DO NOTHING",
+            )
             .bind(self.id)
             .bind(&new.name)
             .bind(&new.version)
             .bind(&new.digest.0[..])
             .bind(self.now)
-            .execute(db)
+            .execute()
             .await?;
-        Ok(Ok(Added::New))
+        // Somebody else was quicker by a moment.
+        let earlier = if inserted == 0 { self.earlier(db).await? } else { None };
+        Ok(earlier.unwrap_or(Ok(Added::New)))
     }
 }
 
 impl Add {
+    /// What became of it when the version exists already.
+    async fn earlier(&self, db: &mut Connection<'_>) -> Result<Option<Result<Added, StoreError>>, sqlx::Error> {
+        let (new, sql) = (&self.new, "SELECT digest FROM plugin_versions WHERE name = $1 AND version = $2");
+        let taken = db.query(sql).bind(&new.name).bind(&new.version).fetch_optional().await?;
+        let added = |digest| if digest == new.digest { Added::Same } else { Added::VersionTaken(digest) };
+        Ok(taken.map(|row| read_digest(&row).map(added)))
+    }
+
     /// The same component may have come before under another name.
-    async fn insert_component(&self, db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    async fn insert_component(&self, db: &mut Connection<'_>) -> Result<(), sqlx::Error> {
         let new = &self.new;
         let size = i64::try_from(new.component.len()).unwrap_or(i64::MAX);
-        let inserted = sqlx::query(
-            "INSERT INTO plugins (digest, size, imports, created_at, component) VALUES ($1, $2, $3, $4, $5) \
+        let inserted = db
+            .query(
+                "INSERT INTO plugins (digest, size, imports, created_at, component) VALUES ($1, $2, $3, $4, $5) \
              ON CONFLICT (digest) DO NOTHING",
-        )
-        .bind(&new.digest.0[..])
-        .bind(size)
-        .bind(&self.imports)
-        .bind(self.now)
-        .bind(&new.component)
-        .execute(&mut *db)
-        .await?;
-        if inserted.rows_affected() == 0 {
+            )
+            .bind(&new.digest.0[..])
+            .bind(size)
+            .bind(&self.imports)
+            .bind(self.now)
+            .bind(&new.component)
+            .execute()
+            .await?;
+        if inserted == 0 {
             return Ok(());
         }
         for (n, (name, tool)) in (0_i64..).zip(&self.tools) {
-            sqlx::query("INSERT INTO plugin_tools (digest, n, name, tool) VALUES ($1, $2, $3, $4)")
+            db.query("INSERT INTO plugin_tools (digest, n, name, tool) VALUES ($1, $2, $3, $4)")
                 .bind(&new.digest.0[..])
                 .bind(n)
                 .bind(name)
                 .bind(tool)
-                .execute(&mut *db)
+                .execute()
                 .await?;
         }
         Ok(())
@@ -148,7 +154,7 @@ impl Store {
         let imports = json_bytes(&new.imports)?;
         let tool = |(name, tool): &(String, Value)| Ok((name.clone(), json_bytes(tool)?));
         let tools = new.tools.iter().map(tool).collect::<Result<Vec<_>, StoreError>>()?;
-        self.writer.run(Add { id: new_id(), new, imports, tools, now: self.clock.now().as_micros() }).await?
+        self.db.write(Add { id: new_id(), new, imports, tools, now: self.clock.now().as_micros() }).await?
     }
 
     /// What a name, a version or a digest leads to.
@@ -158,16 +164,16 @@ impl Store {
     pub async fn plugin(&self, plugin: &PluginRef) -> Result<Option<PluginVersion>, StoreError> {
         let row = match plugin {
             PluginRef::Name(name) => {
-                let query = sqlx::query(select("WHERE v.name = $1 ORDER BY v.id DESC LIMIT 1"));
-                query.bind(name).fetch_optional(&self.readers).await?
+                let query = self.db.query(select("WHERE v.name = $1 ORDER BY v.id DESC LIMIT 1"));
+                query.bind(name).fetch_optional().await?
             }
             PluginRef::Version(name, version) => {
-                let query = sqlx::query(select("WHERE v.name = $1 AND v.version = $2"));
-                query.bind(name).bind(version).fetch_optional(&self.readers).await?
+                let query = self.db.query(select("WHERE v.name = $1 AND v.version = $2"));
+                query.bind(name).bind(version).fetch_optional().await?
             }
             PluginRef::Digest(digest) => {
-                let query = sqlx::query(select("WHERE v.digest = $1 ORDER BY v.id DESC LIMIT 1"));
-                query.bind(&digest.0[..]).fetch_optional(&self.readers).await?
+                let query = self.db.query(select("WHERE v.digest = $1 ORDER BY v.id DESC LIMIT 1"));
+                query.bind(&digest.0[..]).fetch_optional().await?
             }
         };
         row.as_ref().map(read).transpose()
@@ -178,10 +184,12 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn plugins(&self, request: PageRequest) -> Result<Page<PluginVersion>, StoreError> {
-        let rows = sqlx::query(select(&format!("WHERE v.id < $1 AND {NEWEST} ORDER BY v.id DESC LIMIT $2")))
+        let rows = self
+            .db
+            .query(select(&format!("WHERE v.id < $1 AND {NEWEST} ORDER BY v.id DESC LIMIT $2")))
             .bind(request.before_id())
             .bind(request.rows())
-            .fetch_all(&self.readers)
+            .fetch_all()
             .await?;
         let items = rows.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         Ok(request.page(items, |plugin| plugin.id))
@@ -192,8 +200,8 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn plugin_versions(&self, name: &str, most: u32) -> Result<Vec<PluginVersion>, StoreError> {
-        let query = sqlx::query(select("WHERE v.name = $1 ORDER BY v.id DESC LIMIT $2"));
-        let rows = query.bind(name).bind(most).fetch_all(&self.readers).await?;
+        let query = self.db.query(select("WHERE v.name = $1 ORDER BY v.id DESC LIMIT $2"));
+        let rows = query.bind(name).bind(i64::from(most)).fetch_all().await?;
         rows.iter().map(read).collect()
     }
 
@@ -206,8 +214,8 @@ impl Store {
             "SELECT v.name, v.digest FROM plugin_tools t JOIN plugin_versions v ON v.digest = t.digest \
              WHERE t.name = $1 AND {NEWEST} ORDER BY v.name"
         );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(tool).fetch_all(&self.readers).await?;
-        rows.iter().map(|row| Ok((row.try_get("name")?, read_digest(row)?))).collect()
+        let rows = self.db.query(sqlx::AssertSqlSafe(sql)).bind(tool).fetch_all().await?;
+        rows.iter().map(|row| Ok((row.get("name")?, read_digest(row)?))).collect()
     }
 
     /// The tools of a plugin, in its order: each a `Tool` of the Model Context Protocol.
@@ -215,9 +223,9 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn plugin_tools(&self, digest: PluginDigest) -> Result<Vec<Value>, StoreError> {
-        let query = sqlx::query("SELECT tool FROM plugin_tools WHERE digest = $1 ORDER BY n");
-        let rows = query.bind(&digest.0[..]).fetch_all(&self.readers).await?;
-        rows.iter().map(|row| from_json(row.try_get("tool")?)).collect()
+        let query = self.db.query("SELECT tool FROM plugin_tools WHERE digest = $1 ORDER BY n");
+        let rows = query.bind(&digest.0[..]).fetch_all().await?;
+        rows.iter().map(|row| from_json(row.get("tool")?)).collect()
     }
 
     /// The component with this digest.
@@ -225,27 +233,26 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn component(&self, digest: PluginDigest) -> Result<Option<Vec<u8>>, StoreError> {
-        let query = sqlx::query("SELECT component FROM plugins WHERE digest = $1");
-        let row = query.bind(&digest.0[..]).fetch_optional(&self.readers).await?;
-        row.map(|row| Ok(row.try_get("component")?)).transpose()
+        let query = self.db.query("SELECT component FROM plugins WHERE digest = $1");
+        let row = query.bind(&digest.0[..]).fetch_optional().await?;
+        row.map(|row| Ok(row.get("component")?)).transpose()
     }
 }
 
-fn read_digest(row: &SqliteRow) -> Result<PluginDigest, StoreError> {
-    let bytes: &[u8] = row.try_get("digest")?;
+fn read_digest(row: &Row) -> Result<PluginDigest, StoreError> {
+    let bytes: &[u8] = row.get("digest")?;
     let unreadable = || StoreError::Unreadable("a plugin's digest does not have 32 bytes".to_owned());
     bytes.try_into().map(PluginDigest).map_err(|_| unreadable())
 }
 
-fn read(row: &SqliteRow) -> Result<PluginVersion, StoreError> {
-    let size: i64 = row.try_get("size")?;
+fn read(row: &Row) -> Result<PluginVersion, StoreError> {
     Ok(PluginVersion {
-        id: row.try_get("id")?,
-        name: row.try_get("name")?,
-        version: row.try_get("version")?,
+        id: row.get("id")?,
+        name: row.get("name")?,
+        version: row.get("version")?,
         digest: read_digest(row)?,
-        size_bytes: u64::try_from(size).unwrap_or_default(),
-        imports: from_json(row.try_get("imports")?)?,
-        created_at: Timestamp::from_micros(row.try_get("created_at")?),
+        size_bytes: row.size("size")?,
+        imports: from_json(row.get("imports")?)?,
+        created_at: Timestamp::from_micros(row.get("created_at")?),
     })
 }

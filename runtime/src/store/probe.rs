@@ -10,7 +10,8 @@ use sqlx::{Connection as _, SqliteConnection};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{OpenError, StoreError, db};
+use super::db::may_pass;
+use super::{OpenError, StoreError, sqlite};
 use crate::clock::new_id;
 
 /// Bytes of a row beside its keys: what the creation of a run by a webhook writes.
@@ -32,12 +33,12 @@ pub struct Committed {
 /// When there is no room for the database.
 pub async fn commit_rows(dir: &Path, writers: usize, batch: usize, time: Duration) -> Result<Committed, OpenError> {
     let path = dir.join(format!("probe-{}.db", new_id()));
-    let mut first = db::scratch(&path).await?;
+    let mut first = sqlite::scratch(&path).await?;
     let table = "CREATE TABLE rows (id BLOB NOT NULL PRIMARY KEY, workflow_id BLOB NOT NULL, content BLOB NOT NULL) WITHOUT ROWID";
     sqlx::query(table).execute(&mut first).await.map_err(StoreError::from)?;
     let mut connections = vec![first];
     for _ in 1..writers {
-        connections.push(db::scratch(&path).await?);
+        connections.push(sqlite::scratch(&path).await?);
     }
     let rows = Arc::new(AtomicU64::new(0));
     let (began, mut writing) = (Instant::now(), JoinSet::new());
@@ -61,7 +62,7 @@ async fn write(
         let mut transaction = match db.begin_with("BEGIN IMMEDIATE").await {
             Ok(transaction) => transaction,
             // Others were always quicker to take the lock: that is what so many writers come to.
-            Err(error) if db::may_pass(&error) => continue,
+            Err(error) if may_pass(&error) => continue,
             Err(error) => return Err(error),
         };
         for _ in 0..batch {

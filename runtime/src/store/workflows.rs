@@ -1,11 +1,10 @@
 //! Workflows and their revisions.
 
 use serde_json::Value;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
 use super::page::{Page, PageRequest};
+use super::sql::{Connection, Row};
 use super::writer::Op;
 use super::{Store, StoreError, from_json, json_bytes};
 use crate::model::id::WorkflowId;
@@ -79,40 +78,40 @@ struct Create {
 impl Op for Create {
     type Output = Result<Workflow, StoreError>;
 
-    async fn perform(&self, db: &mut SqliteConnection) -> Result<Self::Output, sqlx::Error> {
-        sqlx::query(
-            "INSERT INTO workflows (id, name, is_active, revision, created_at, updated_at) VALUES ($1, $2, 1, 1, $3, $3)",
+    async fn perform(&self, db: &mut Connection<'_>) -> Result<Self::Output, sqlx::Error> {
+        db.query(
+            "INSERT INTO workflows (id, name, is_active, revision, created_at, updated_at) VALUES ($1, $2, TRUE, 1, $3, $3)",
         )
         .bind(self.id)
         .bind(&self.name)
         .bind(self.now)
-        .execute(&mut *db)
+        .execute()
         .await?;
         let content = (self.definition.as_slice(), self.tool_lock.as_deref());
         insert_revision(db, self.id, 1, &self.name, content, self.now).await?;
-        Ok(read_workflow(&sqlx::query(SELECT_ONE).bind(self.id).fetch_one(db).await?))
+        Ok(read_workflow(&db.query(SELECT_ONE).bind(self.id).fetch_one().await?))
     }
 }
 
 async fn insert_revision(
-    db: &mut SqliteConnection,
+    db: &mut Connection<'_>,
     workflow: Uuid,
     number: u32,
     name: &str,
     (definition, tool_lock): (&[u8], Option<&[u8]>),
     now: i64,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
+    db.query(
         "INSERT INTO revisions (workflow_id, number, name, definition, tool_lock, created_at) \
          VALUES ($1, $2, $3, $4, $5, $6)",
     )
     .bind(workflow)
-    .bind(number)
+    .bind(i64::from(number))
     .bind(name)
     .bind(definition)
     .bind(tool_lock)
     .bind(now)
-    .execute(db)
+    .execute()
     .await
     .map(|_| ())
 }
@@ -130,43 +129,40 @@ impl Op for Change {
     /// Nothing where the workflow does not exist.
     type Output = Option<Result<Workflow, StoreError>>;
 
-    async fn perform(&self, db: &mut SqliteConnection) -> Result<Self::Output, sqlx::Error> {
+    async fn perform(&self, db: &mut Connection<'_>) -> Result<Self::Output, sqlx::Error> {
         match self.active {
             Some(active) => {
-                sqlx::query("UPDATE workflows SET is_active = $2, updated_at = $3 WHERE id = $1")
+                db.query("UPDATE workflows SET is_active = $2, updated_at = $3 WHERE id = $1")
                     .bind(self.id)
                     .bind(active)
                     .bind(self.now)
-                    .execute(&mut *db)
+                    .execute()
                     .await?;
             }
             None => self.revise(db).await?,
         }
-        let row = sqlx::query(SELECT_ONE).bind(self.id).fetch_optional(db).await?;
+        let row = db.query(SELECT_ONE).bind(self.id).fetch_optional().await?;
         Ok(row.as_ref().map(read_workflow))
     }
 }
 
 impl Change {
-    async fn revise(&self, db: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        let Some(current) = sqlx::query(SELECT_ONE).bind(self.id).fetch_optional(&mut *db).await? else {
+    async fn revise(&self, db: &mut Connection<'_>) -> Result<(), sqlx::Error> {
+        // First, because it holds whoever revises the same workflow meanwhile.
+        let raised = "UPDATE workflows SET revision = revision + 1, updated_at = $2 WHERE id = $1 RETURNING revision";
+        let Some(row) = db.query(raised).bind(self.id).bind(self.now).fetch_optional().await? else {
             return Ok(());
         };
-        let number: u32 = current.try_get("number")?;
-        let name = self.name.as_deref().map_or_else(|| current.try_get("name"), Ok)?;
+        let number = row.count("revision")?;
+        let current = "SELECT name, definition, tool_lock FROM revisions WHERE workflow_id = $1 AND number = $2";
+        let current = db.query(current).bind(self.id).bind(i64::from(number) - 1).fetch_one().await?;
+        let name = self.name.as_deref().map_or_else(|| current.get("name"), Ok)?;
         let content = match &self.content {
             Some((definition, tool_lock)) => (definition.as_slice(), tool_lock.as_deref()),
-            None => (current.try_get("definition")?, current.try_get("tool_lock")?),
+            None => (current.get("definition")?, current.get("tool_lock")?),
         };
-        insert_revision(db, self.id, number + 1, name, content, self.now).await?;
-        sqlx::query("UPDATE workflows SET revision = $2, name = $3, updated_at = $4 WHERE id = $1")
-            .bind(self.id)
-            .bind(number + 1)
-            .bind(name)
-            .bind(self.now)
-            .execute(db)
-            .await
-            .map(|_| ())
+        insert_revision(db, self.id, number, name, content, self.now).await?;
+        db.query("UPDATE workflows SET name = $2 WHERE id = $1").bind(self.id).bind(name).execute().await.map(|_| ())
     }
 }
 
@@ -178,7 +174,7 @@ impl Store {
     pub async fn create_workflow(&self, id: WorkflowId, revision: NewRevision) -> Result<Workflow, StoreError> {
         let (definition, tool_lock) = content_bytes(&revision.definition, &revision.tool_lock)?;
         let now = self.clock.now().as_micros();
-        self.writer.run(Create { id: id.0, name: revision.name, definition, tool_lock, now }).await?
+        self.db.write(Create { id: id.0, name: revision.name, definition, tool_lock, now }).await?
     }
 
     /// Changes a workflow, if it exists, and answers how it is now.
@@ -196,7 +192,7 @@ impl Store {
             WorkflowChange::SetActive(active) => (None, None, Some(active)),
         };
         let content = content.map(|(definition, lock)| content_bytes(&definition, &lock)).transpose()?;
-        self.writer.run(Change { id: id.0, name, content, active, now }).await?.transpose()
+        self.db.write(Change { id: id.0, name, content, active, now }).await?.transpose()
     }
 
     /// Reads a workflow.
@@ -204,7 +200,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn workflow(&self, id: WorkflowId) -> Result<Option<Workflow>, StoreError> {
-        let row = sqlx::query(SELECT_ONE).bind(id.0).fetch_optional(&self.readers).await?;
+        let row = self.db.query(SELECT_ONE).bind(id.0).fetch_optional().await?;
         row.as_ref().map(read_workflow).transpose()
     }
 
@@ -213,16 +209,18 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn workflows(&self, request: PageRequest) -> Result<Page<Workflow>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT w.id, w.is_active, w.created_at AS w_created_at, w.updated_at, r.number, r.name, r.definition, \
+        let rows = self
+            .db
+            .query(
+                "SELECT w.id, w.is_active, w.created_at AS w_created_at, w.updated_at, r.number, r.name, r.definition, \
                     r.tool_lock, r.created_at \
              FROM workflows w JOIN revisions r ON r.workflow_id = w.id AND r.number = w.revision \
              WHERE w.id < $1 ORDER BY w.id DESC LIMIT $2",
-        )
-        .bind(request.before_id())
-        .bind(request.rows())
-        .fetch_all(&self.readers)
-        .await?;
+            )
+            .bind(request.before_id())
+            .bind(request.rows())
+            .fetch_all()
+            .await?;
         let items = rows.iter().map(read_workflow).collect::<Result<Vec<_>, _>>()?;
         Ok(request.page(items, |workflow| workflow.id.0))
     }
@@ -234,7 +232,7 @@ impl Store {
     pub async fn revision(&self, workflow: WorkflowId, number: u32) -> Result<Option<Revision>, StoreError> {
         let sql = "SELECT number, name, definition, tool_lock, created_at FROM revisions \
                    WHERE workflow_id = $1 AND number = $2";
-        let row = sqlx::query(sql).bind(workflow.0).bind(number).fetch_optional(&self.readers).await?;
+        let row = self.db.query(sql).bind(workflow.0).bind(i64::from(number)).fetch_optional().await?;
         row.as_ref().map(read_revision).transpose()
     }
 
@@ -243,26 +241,28 @@ impl Store {
     /// # Errors
     /// When the database cannot be read.
     pub async fn revisions(&self, workflow: WorkflowId, before: u32, most: u32) -> Result<Vec<Revision>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT number, name, definition, tool_lock, created_at FROM revisions \
+        let rows = self
+            .db
+            .query(
+                "SELECT number, name, definition, tool_lock, created_at FROM revisions \
              WHERE workflow_id = $1 AND number < $2 ORDER BY number DESC LIMIT $3",
-        )
-        .bind(workflow.0)
-        .bind(before)
-        .bind(most)
-        .fetch_all(&self.readers)
-        .await?;
+            )
+            .bind(workflow.0)
+            .bind(i64::from(before))
+            .bind(i64::from(most))
+            .fetch_all()
+            .await?;
         rows.iter().map(read_revision).collect()
     }
 }
 
-fn read_workflow(row: &SqliteRow) -> Result<Workflow, StoreError> {
+fn read_workflow(row: &Row) -> Result<Workflow, StoreError> {
     Ok(Workflow {
-        id: WorkflowId(row.try_get("id")?),
-        is_active: row.try_get("is_active")?,
+        id: WorkflowId(row.get("id")?),
+        is_active: row.get("is_active")?,
         revision: read_revision(row)?,
-        created_at: Timestamp::from_micros(row.try_get("w_created_at")?),
-        updated_at: Timestamp::from_micros(row.try_get("updated_at")?),
+        created_at: Timestamp::from_micros(row.get("w_created_at")?),
+        updated_at: Timestamp::from_micros(row.get("updated_at")?),
     })
 }
 
@@ -272,13 +272,13 @@ fn content_bytes(definition: &Value, lock: &ToolLock) -> Result<(Vec<u8>, Option
     Ok((json_bytes(definition)?, lock))
 }
 
-fn read_revision(row: &SqliteRow) -> Result<Revision, StoreError> {
-    let lock: Option<&[u8]> = row.try_get("tool_lock")?;
+fn read_revision(row: &Row) -> Result<Revision, StoreError> {
+    let lock: Option<&[u8]> = row.get("tool_lock")?;
     Ok(Revision {
-        number: row.try_get("number")?,
-        name: row.try_get("name")?,
-        definition: from_json(row.try_get("definition")?)?,
+        number: row.count("number")?,
+        name: row.get("name")?,
+        definition: from_json(row.get("definition")?)?,
         tool_lock: lock.map(from_json).transpose()?.unwrap_or_default(),
-        created_at: Timestamp::from_micros(row.try_get("created_at")?),
+        created_at: Timestamp::from_micros(row.get("created_at")?),
     })
 }

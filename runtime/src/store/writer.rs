@@ -1,4 +1,4 @@
-//! Group commit: one task owns the writing connection and puts all requests that wait at the moment into one
+//! Group commit on SQLite: one task owns the writing connection and puts all requests that wait at the moment into one
 //! transaction. While that is being written the next ones gather, so batching needs no timer.
 //!
 //! Nobody can cancel the task: a caller that goes away leaves its operation to be finished, and no transaction is
@@ -13,25 +13,26 @@ use tokio::task::JoinHandle;
 
 use super::StoreError;
 use super::db::may_pass;
+use super::sql::Connection;
 
 /// Most operations in one transaction.
-const BATCH_MAX: usize = 256;
+pub(super) const BATCH_MAX: usize = 256;
 
 /// Most operations that wait; beyond that the store is unavailable, so that a slow disk becomes a clear answer at
 /// the door and not memory.
-const WAITING_MAX: usize = 4096;
+pub(super) const WAITING_MAX: usize = 4096;
 
 /// One write, of one statement or several. It may be performed again after a rollback, and must then do the same.
 pub(super) trait Op: Send + Sync + 'static {
     type Output: Send + 'static;
 
     /// Whether the caller's answer promises that the write is on disk. What does not is as safe against the death of
-    /// the process, and may be lost when the machine loses power.
+    /// the process, and may be lost when the machine loses power; it is one statement.
     fn durable(&self) -> bool {
         true
     }
 
-    fn perform(&self, db: &mut SqliteConnection) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
+    fn perform(&self, db: &mut Connection<'_>) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
 }
 
 #[derive(Clone)]
@@ -81,7 +82,7 @@ struct Close;
 impl Op for Close {
     type Output = ();
 
-    async fn perform(&self, _: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    async fn perform(&self, _: &mut Connection<'_>) -> Result<(), sqlx::Error> {
         Ok(())
     }
 }
@@ -110,7 +111,7 @@ impl<O: Op> Job for Pending<O> {
 
     fn perform<'a>(&'a mut self, db: &'a mut SqliteConnection) -> BoxFuture<'a, Result<(), sqlx::Error>> {
         Box::pin(async move {
-            self.output = Some(self.op.perform(db).await?);
+            self.output = Some(self.op.perform(&mut Connection::Sqlite(db)).await?);
             Ok(())
         })
     }

@@ -1,6 +1,7 @@
 //! What every database must do, whatever it is: written against the store alone, run on each database we have.
 
 mod advance;
+mod shared;
 mod stored;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use weir::model::path::StepPath;
 use weir::model::plugin::ToolLock;
 use weir::store::{Append, Appended, Claimed, Created, Location, NewRevision, NewRun, Next, Status, Store};
 use weir_tests::clock::ManualClock;
+use weir_tests::postgres::Postgres;
 
 use advance::*;
 use stored::*;
@@ -28,20 +30,30 @@ struct Database {
     store: Store,
     clock: ManualClock,
     location: Location,
-    _dir: TempDir,
+    server: Server,
+}
+
+/// What a database lives in.
+enum Server {
+    Sqlite { _dir: TempDir },
+    Postgres(Box<Postgres>),
 }
 
 /// A fresh SQLite database.
 async fn sqlite() -> Database {
-    let (dir, clock) = (TempDir::new().expect("a directory"), ManualClock::default());
+    let dir = TempDir::new().expect("a directory");
     let location = Location::Embedded { path: dir.path().join("weir.db") };
-    let store = Store::open(&location, Arc::new(clock.clone())).await.expect("opens");
-    let nothing = NewRevision { name: "w".to_owned(), definition: json!({"steps": []}), tool_lock: ToolLock::new() };
-    store.create_workflow(WORKFLOW, nothing).await.expect("created");
-    Database { store, clock, location, _dir: dir }
+    Database::open(location, Server::Sqlite { _dir: dir }).await
 }
 
-/// Runs every test of the contract on one kind of database. Another database joins by one more line.
+/// A fresh database on a Postgres server of its own.
+async fn postgres() -> Database {
+    let server = Postgres::start().await;
+    let location = Location::Cluster { url: server.database().await, connections_max: 5 };
+    Database::open(location, Server::Postgres(Box::new(server))).await
+}
+
+/// Runs every test of the contract on each kind of database.
 macro_rules! contract {
     ($($database:ident),*) => {
         $(mod $database {
@@ -54,7 +66,8 @@ macro_rules! contract {
                 claims_without_progress_make_a_suspect, a_release_counts_no_interruption,
                 suspects_are_claimed_one_at_a_time_and_by_themselves, due_runs_are_claimed_the_longest_due_first,
                 revisions_never_change, a_version_of_a_plugin_is_one_component, a_path_belongs_to_one_endpoint, pages_follow_each_other_without_gaps,
-                a_value_with_a_nul_character_harms_nobody, opening_again_voids_every_claim,
+                a_value_with_a_nul_character_harms_nobody, every_list_can_be_filtered, a_fact_is_settled_once,
+                revisions_that_are_made_at_once_get_numbers_of_their_own,
             }
         })*
     };
@@ -69,11 +82,25 @@ macro_rules! contract_tests {
     };
 }
 
-contract!(sqlite);
+contract!(sqlite, postgres);
 
 const WORKFLOW: WorkflowId = WorkflowId(Uuid::from_u128(7));
 
 impl Database {
+    async fn open(location: Location, server: Server) -> Self {
+        let clock = ManualClock::default();
+        let store = Store::open(&location, Arc::new(clock.clone())).await.expect("opens");
+        let nothing =
+            NewRevision { name: "w".to_owned(), definition: json!({"steps": []}), tool_lock: ToolLock::new() };
+        store.create_workflow(WORKFLOW, nothing).await.expect("created");
+        Self { store, clock, location, server }
+    }
+
+    /// The store as another process has it.
+    async fn another(&self) -> Store {
+        Store::open(&self.location, Arc::new(self.clock.clone())).await.expect("opens")
+    }
+
     fn run(&self, n: u128) -> NewRun {
         let now = self.clock.now();
         NewRun {

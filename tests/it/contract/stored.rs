@@ -7,6 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 use weir::clock::Clock as _;
 use weir::model::id::{EndpointId, RunId, WorkflowId};
+use weir::model::journal::Outcome;
 use weir::model::plugin::{PluginDigest, PluginRef, ToolLock};
 use weir::store::{
     Added, Created, EndpointChange, Idempotency, NewEndpoint, NewPlugin, NewRevision, NewRun, Next, PageRequest,
@@ -180,11 +181,58 @@ pub(super) async fn a_value_with_a_nul_character_harms_nobody(db: Database) {
     assert_eq!(db.write(&mut claimed, &db.completed(Next::Continue)).await, written(0));
 }
 
-pub(super) async fn opening_again_voids_every_claim(db: Database) {
+pub(super) async fn every_list_can_be_filtered(db: Database) {
+    let mut finished = Vec::new();
+    for (n, outcome) in [(1, Outcome::Succeeded), (2, Outcome::Failed), (3, Outcome::Canceled)] {
+        let mut claimed = db.claimed(n).await;
+        db.write(&mut claimed, &db.started()).await;
+        db.write(&mut claimed, &db.finish(outcome)).await;
+        finished.push((Status::Ended(outcome), claimed.claim.run));
+    }
+    let mut waiting = db.claimed(4).await;
+    db.write(&mut waiting, &db.started()).await;
+    db.write(&mut waiting, &db.completed(Next::Wait(db.clock.now().plus(LEASE)))).await;
+    let running = db.claimed(5).await.claim.run;
+    let queued = db.create(6).await;
+    let others = [(Status::Waiting, waiting.claim.run), (Status::Running, running), (Status::Queued, queued)];
+    for (status, run) in finished.into_iter().chain(others) {
+        for workflow_id in [None, Some(WORKFLOW)] {
+            let filter = RunFilter { workflow_id, status: Some(status) };
+            let page = db.store.runs(filter, PageRequest { limit: 10, after: None }).await.expect("readable");
+            assert_eq!(page.items.iter().map(|run| run.id).collect::<Vec<_>>(), [run], "{status:?}");
+        }
+    }
+    let lists = PageRequest { limit: 10, after: None };
+    assert_eq!(db.store.workflows(lists).await.expect("readable").items.len(), 1);
+    assert_eq!(db.store.revisions(WORKFLOW, u32::MAX, 10).await.expect("readable").len(), 1);
+    assert_eq!(db.store.endpoints(WORKFLOW, lists).await.expect("readable").items.len(), 0);
+}
+
+pub(super) async fn a_fact_is_settled_once(db: Database) {
+    assert_eq!(db.store.fact("colour", b"red".to_vec()).await.expect("settled"), b"red");
+    assert_eq!(db.store.fact("colour", b"blue".to_vec()).await.expect("known"), b"red");
+}
+
+pub(super) async fn revisions_that_are_made_at_once_get_numbers_of_their_own(db: Database) {
+    let revise = |n: u32| {
+        let change = WorkflowChange::Revise(Some(format!("name {n}")), None);
+        db.store.change_workflow(WORKFLOW, change)
+    };
+    let made = futures::future::join_all((0..20).map(revise)).await;
+    let mut numbers: Vec<u32> =
+        made.into_iter().map(|workflow| workflow.expect("changed").expect("there").revision.number).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (2..=21).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn opening_an_embedded_database_again_voids_every_claim() {
+    let db = super::sqlite().await;
     let claimed = db.claimed(1).await;
-    let Database { store, clock, location, _dir } = db;
+    let Database { store, clock, location, server } = db;
     store.close().await;
     let store = Store::open(&location, Arc::new(clock.clone())).await.expect("opens again");
     let again = store.claim_due(10, LEASE).await.expect("claims");
     assert_eq!((again.len(), again[0].claim.run, again[0].interrupts), (1, claimed.claim.run, 1));
+    drop(server);
 }

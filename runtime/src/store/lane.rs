@@ -1,0 +1,200 @@
+//! Group commit on Postgres: what waits at the moment is written by one statement, and what comes meanwhile gathers for
+//! the next. A lane is one kind of write with a connection and a task of its own, so nobody can cancel it half-way.
+//!
+//! Every kind of write in a lane may be repeated: whether a statement whose connection broke was performed is found out
+//! by performing it again.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{Connection as _, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::StoreError;
+use super::db::{COLLISIONS_MAX, may_pass};
+use super::postgres::{self, Cluster};
+use super::sql::{Connection, in_time};
+use super::writer::{BATCH_MAX, Op, WAITING_MAX};
+
+/// How often a batch is tried again on a new connection, when its connection broke.
+const RECONNECTS_MAX: u32 = 2;
+
+/// A write that comes so often that many are written by one statement.
+pub(super) trait Batch: Send + Sync + Sized + 'static {
+    type Output: Send + 'static;
+
+    /// The lane that it goes through.
+    fn lane<'c>(&self, cluster: &'c Cluster) -> &'c Lane<Self>;
+
+    /// Whether it must be on disk before it is answered.
+    fn durable(&self) -> bool;
+
+    /// Puts a batch into the order that keeps two processes from waiting for each other.
+    fn sort(batch: &mut [Waiting<Self>]);
+
+    /// Performs one, inside a transaction.
+    fn on_sqlite(&self, db: &mut SqliteConnection) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
+
+    /// Performs all by one statement, and answers in their order. Performing one again answers the same.
+    fn on_postgres(
+        batch: &[Waiting<Self>],
+        db: &mut PgConnection,
+    ) -> impl Future<Output = Result<Vec<Self::Output>, sqlx::Error>> + Send;
+}
+
+/// Something to write that somebody waits for.
+pub(super) struct Waiting<B: Batch> {
+    pub(super) item: B,
+    reply: oneshot::Sender<Result<B::Output, StoreError>>,
+}
+
+/// A [`Batch`] of one, for the writer of SQLite, where a transaction is what many share.
+pub(super) struct One<B>(pub(super) B);
+
+impl<B: Batch> Op for One<B> {
+    type Output = B::Output;
+
+    fn durable(&self) -> bool {
+        self.0.durable()
+    }
+
+    async fn perform(&self, db: &mut Connection<'_>) -> Result<B::Output, sqlx::Error> {
+        match db {
+            Connection::Sqlite(db) => self.0.on_sqlite(db).await,
+            Connection::Postgres(_) => Err(sqlx::Error::Configuration("a batch goes through its lane".into())),
+        }
+    }
+}
+
+/// Where writes of one kind wait for their batch.
+pub(super) struct Lane<B: Batch> {
+    waiting: mpsc::Sender<Waiting<B>>,
+    closing: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl<B: Batch> Lane<B> {
+    #[expect(clippy::disallowed_methods, reason = "the lane must outlive whoever waits for it")]
+    pub(super) fn start(options: PgConnectOptions) -> Self {
+        let (waiting, gathered) = mpsc::channel(WAITING_MAX);
+        let closing = CancellationToken::new();
+        let worker = Worker { options, connection: None };
+        let task = Mutex::new(Some(tokio::spawn(worker.write_all(gathered, closing.clone()))));
+        Self { waiting, closing, task }
+    }
+
+    /// Writes with the next batch.
+    pub(super) async fn run(&self, item: B) -> Result<B::Output, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.waiting.try_send(Waiting { item, reply }).map_err(|error| {
+            StoreError::Unavailable(match error {
+                mpsc::error::TrySendError::Full(_) => format!("{WAITING_MAX} writes are waiting already"),
+                mpsc::error::TrySendError::Closed(_) => "the store is closed".to_owned(),
+            })
+        })?;
+        answer.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the store is closed".to_owned())))
+    }
+
+    /// Waits until everything that was handed in is written. What comes later is refused.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
+            let _ = task.await;
+        }
+    }
+}
+
+struct Worker {
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+}
+
+impl Worker {
+    async fn write_all<B: Batch>(mut self, mut gathered: mpsc::Receiver<Waiting<B>>, closing: CancellationToken) {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        loop {
+            tokio::select! {
+                biased;
+                taken = gathered.recv_many(&mut batch, BATCH_MAX) => if taken == 0 { break },
+                () = closing.cancelled(), if !gathered.is_closed() => {
+                    gathered.close();
+                    continue;
+                }
+            }
+            // Whoever does not wait any more was told that it failed, or is gone: then it had better not happen.
+            batch.retain(|waiting: &Waiting<B>| !waiting.reply.is_closed());
+            self.write(std::mem::take(&mut batch)).await;
+        }
+        if let Some(connection) = self.connection {
+            // The server notices by itself.
+            let _ = in_time(connection.close()).await;
+        }
+    }
+
+    /// Writes a batch. When it fails for a reason of its own, it is split until the culprit stands alone; when the
+    /// database as a whole cannot write, all of it fails.
+    async fn write<B: Batch>(&mut self, mut batch: Vec<Waiting<B>>) {
+        B::sort(&mut batch);
+        let mut parts = VecDeque::from([batch]);
+        while let Some(mut part) = parts.pop_front() {
+            if part.is_empty() {
+                continue;
+            }
+            match self.write_stubbornly(&part).await {
+                Ok(outputs) => {
+                    for (waiting, output) in part.into_iter().zip(outputs) {
+                        // The caller may be gone; the write stands all the same.
+                        let _ = waiting.reply.send(Ok(output));
+                    }
+                }
+                Err(error) if part.len() > 1 && !may_pass(&error) => {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.push_front(rest);
+                    parts.push_front(part);
+                }
+                Err(error) => {
+                    for waiting in part {
+                        let _ = waiting.reply.send(Err(StoreError::of(&error)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes once more after a collision, and on a new connection after the old one broke.
+    async fn write_stubbornly<B: Batch>(&mut self, part: &[Waiting<B>]) -> Result<Vec<B::Output>, sqlx::Error> {
+        let (mut collisions, mut reconnects) = (0, 0);
+        loop {
+            let error = match self.write_once(part).await {
+                Ok(outputs) => return Ok(outputs),
+                Err(error) => error,
+            };
+            if postgres::collided(&error) && collisions < COLLISIONS_MAX {
+                collisions += 1;
+                continue;
+            }
+            if !may_pass(&error) {
+                return Err(error);
+            }
+            // The connection may be broken, or be in the middle of an answer.
+            self.connection = None;
+            let timed_out = matches!(&error, sqlx::Error::Io(io) if io.kind() == std::io::ErrorKind::TimedOut);
+            if timed_out || reconnects == RECONNECTS_MAX {
+                return Err(error);
+            }
+            reconnects += 1;
+        }
+    }
+
+    async fn write_once<B: Batch>(&mut self, part: &[Waiting<B>]) -> Result<Vec<B::Output>, sqlx::Error> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(postgres::connect(&self.options).await?),
+        };
+        in_time(B::on_postgres(part, connection)).await
+    }
+}

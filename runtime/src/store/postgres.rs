@@ -1,0 +1,136 @@
+//! The database of a cluster: connections to Postgres, and the schema on it.
+//!
+//! Two kinds of connections: those that wait for the disk, and those that do not (`synchronous_commit = off`), for what
+//! may be lost with a crash of Postgres: claims, renewals, notes that an attempt begins. The log of Postgres is written in
+//! order, so a commit that waits for the disk takes all earlier ones with it, whoever made them.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+
+use super::OpenError;
+use super::journal::AppendOp;
+use super::lane::Lane;
+use super::runs::NewRun;
+use super::sql::{STATEMENT_TIMEOUT, in_time};
+
+/// The schema, in steps. A step that a newer version made is none of ours, and does not hinder us.
+pub(super) fn migrations() -> Migrator {
+    let mut migrations = sqlx::migrate!("../migrations/postgres");
+    migrations.set_ignore_missing(true);
+    migrations
+}
+
+/// How long a request waits for a free connection before the database counts as away.
+const CONNECTION_WAIT: Duration = Duration::from_secs(5);
+
+/// A connection that was used so recently is taken to be alive without asking.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// Connections for claims, renewals and releases.
+const SOFT_MAX: u32 = 4;
+
+/// A cluster's database, as one process uses it: `connections_max` for everything else, four for claims, and three for
+/// the lanes.
+pub(super) struct Cluster {
+    /// Reads, and writes that wait for the disk.
+    pub(super) pool: PgPool,
+    /// Writes that do not.
+    pub(super) soft: PgPool,
+    pub(super) creations: Lane<NewRun>,
+    pub(super) appends: Lane<AppendOp>,
+    /// Appends that need not be on disk.
+    pub(super) notes: Lane<AppendOp>,
+}
+
+fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+    let options = PgConnectOptions::from_str(url)?;
+    // A statement that nobody waits for any more must not hold its locks. A statement of the server itself that is
+    // stuck ends a little later than the patience of whoever sent it.
+    let timeout = STATEMENT_TIMEOUT.as_millis() + 2_000;
+    Ok(options
+        .application_name("weir")
+        .options([
+            ("statement_timeout", timeout.to_string()),
+            ("idle_in_transaction_session_timeout", timeout.to_string()),
+        ])
+        .log_statements(tracing::log::LevelFilter::Off)
+        .log_slow_statements(tracing::log::LevelFilter::Off, Duration::MAX))
+}
+
+fn soft(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([("synchronous_commit", "off")])
+}
+
+fn pool(most: u32, options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(most)
+        .acquire_timeout(CONNECTION_WAIT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, met| {
+            Box::pin(async move {
+                if met.idle_for > FRESH {
+                    in_time(connection.ping()).await?;
+                }
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(options)
+}
+
+/// Brings the schema up to date, one process at a time, and opens the connections.
+///
+/// A schema that is newer than this version is used as it is: versions that follow each other work side by side, because
+/// a migration only adds what the version before does not mind.
+pub(super) async fn open(url: &str, connections_max: u32) -> Result<Cluster, OpenError> {
+    let options = options(url)?;
+    migrate(&options).await?;
+    let (lane, note) = (options.clone(), soft(options.clone()));
+    Ok(Cluster {
+        pool: pool(connections_max, options.clone()),
+        soft: pool(SOFT_MAX, soft(options)),
+        creations: Lane::start(lane.clone()),
+        appends: Lane::start(lane),
+        notes: Lane::start(note),
+    })
+}
+
+async fn migrate(options: &PgConnectOptions) -> Result<(), OpenError> {
+    // A migration may take longer than a statement of a request.
+    let mut connection = options.clone().options([("statement_timeout", "0")]).connect().await?;
+    // An advisory lock makes processes that start at once wait for the first of them.
+    migrations().run(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// Opens a connection of a lane.
+pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    in_time(options.connect()).await
+}
+
+/// Whether an error with this SQLSTATE (appendix A of the manual of Postgres) may pass by itself.
+pub(super) fn may_pass(code: &str) -> bool {
+    // Connection exceptions, insufficient resources, operator intervention, system errors; serialization failure,
+    // deadlock, lock not available; and a server that is read-only, because it is a replica about to take over.
+    ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+        || ["40001", "40P01", "55P03", "25006"].contains(&code)
+}
+
+/// Whether a transaction that failed so was in the way of another one, and can be repeated at once.
+pub(super) fn collided(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == "40001" || code == "40P01")
+}
+
+/// Whether the connection is gone, in a way that is known at once: cut by the other side, or by a server that stops.
+pub(super) fn is_broken(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
+    }
+}

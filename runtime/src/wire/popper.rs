@@ -1,0 +1,85 @@
+//! Takes hints out of Redis: as many as this process has room for, on a connection that is blocked while there are none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, Value};
+use tokio::sync::watch;
+
+use super::local::Hints;
+use super::redis::{ANSWER_TIMEOUT, Shared};
+use crate::model::definition::Priority;
+use crate::model::id::RunId;
+
+/// How long one `BLMPOP` waits. In between, the popper notices that the connection is gone.
+const BLOCKED: Duration = Duration::from_secs(2);
+
+/// How many hints this process has room for.
+pub(super) struct Wanted(watch::Sender<usize>);
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self(watch::channel(0).0)
+    }
+}
+
+impl Wanted {
+    pub(super) fn set(&self, wanted: usize) {
+        self.0.send_if_modified(|value| std::mem::replace(value, wanted) != wanted);
+    }
+}
+
+/// The task. What it takes is this process's to look at, so it takes nothing that nobody asks for.
+pub(super) struct Popper {
+    shared: Arc<Shared>,
+    hints: Arc<Hints>,
+    wanted: watch::Receiver<usize>,
+}
+
+impl Popper {
+    pub(super) fn new(shared: Arc<Shared>, hints: Arc<Hints>, wanted: &Wanted) -> Self {
+        Self { shared, hints, wanted: wanted.0.subscribe() }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut pause = None;
+        while !self.shared.closing.is_cancelled() {
+            let closing = self.shared.closing.clone();
+            tokio::select! {
+                biased;
+                () = closing.cancelled() => return,
+                popped = self.pop_until_broken(&mut pause) => if popped.is_ok() { return },
+            }
+            self.shared.pause(&mut pause).await;
+        }
+    }
+
+    /// Ends with an error when the connection broke, and without one when nobody will ever ask again.
+    async fn pop_until_broken(&mut self, pause: &mut Option<Duration>) -> Result<(), RedisError> {
+        let mut connection = self.shared.connect(BLOCKED + ANSWER_TIMEOUT).await?;
+        *pause = None;
+        while let Ok(wanted) = self.wanted.wait_for(|wanted| *wanted > 0).await.map(|wanted| *wanted) {
+            let (runs, priority) = self.pop(&mut connection, wanted).await?;
+            if !runs.is_empty() {
+                self.hints.add(runs, priority);
+            }
+        }
+        Ok(())
+    }
+
+    async fn pop(
+        &self,
+        connection: &mut MultiplexedConnection,
+        most: usize,
+    ) -> Result<(Vec<RunId>, Priority), RedisError> {
+        let keys = Priority::ALL.map(|priority| self.shared.hints_key(priority));
+        let mut command = redis::cmd("BLMPOP");
+        command.arg(BLOCKED.as_secs()).arg(keys.len()).arg(&keys).arg("RIGHT").arg("COUNT").arg(most);
+        let popped: Option<(String, Vec<Value>)> = command.query_async(connection).await?;
+        let Some((key, texts)) = popped else { return Ok((Vec::new(), Priority::Normal)) };
+        let priority = Priority::ALL.into_iter().zip(keys).find(|(_, known)| *known == key);
+        let run = |text: &Value| redis::from_redis_value_ref::<String>(text).ok()?.parse().ok().map(RunId);
+        Ok((texts.iter().filter_map(run).collect(), priority.map_or(Priority::Normal, |(priority, _)| priority)))
+    }
+}

@@ -1,0 +1,106 @@
+//! What a database that several processes share must do besides: each test has two stores or more on it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use weir::clock::{Clock as _, SharedClock};
+use weir::model::id::RunId;
+use weir::store::{Appended, Idempotency, NewRun, Next, Store};
+
+use super::{Database, LEASE, Server, postgres, written};
+
+fn server(db: &mut Database) -> &mut weir_tests::postgres::Postgres {
+    match &mut db.server {
+        Server::Postgres(server) => server,
+        Server::Sqlite { .. } => panic!("an embedded database is not shared"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_start_at_once_migrate_once() {
+    let server = weir_tests::postgres::Postgres::start().await;
+    let location = weir::store::Location::Cluster { url: server.database().await, connections_max: 2 };
+    let opening = (0..6).map(|_| Store::open(&location, Arc::new(SharedClock::default())));
+    for opened in futures::future::join_all(opening).await {
+        opened.expect("opens").close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_is_claimed_by_one_process() {
+    let db = postgres().await;
+    let runs: Vec<_> = (1..=300).map(|n| db.run(n)).collect();
+    let ids: Vec<RunId> = runs.iter().map(|run| run.id).collect();
+    futures::future::join_all(runs.into_iter().map(|run| db.store.create_run(run))).await;
+    db.clock.advance(LEASE);
+    let others = [db.another().await, db.another().await, db.another().await];
+    let by_hint = others[0].claim(ids.clone(), LEASE);
+    let (a, b, c, d) = tokio::join!(
+        by_hint,
+        others[1].claim_due(200, LEASE),
+        others[2].claim_due(200, LEASE),
+        db.store.claim(ids, LEASE)
+    );
+    let claimed: Vec<RunId> = [a, b, c, d]
+        .into_iter()
+        .flat_map(|claimed| claimed.expect("claims"))
+        .map(|claimed| claimed.claim.run)
+        .collect();
+    let rest = db.store.claim_due(300, LEASE).await.expect("claims");
+    assert_eq!(claimed.iter().collect::<HashSet<_>>().len(), claimed.len(), "a run was claimed twice");
+    assert_eq!(claimed.len() + rest.len(), 300);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_key_makes_one_run_whichever_process_is_asked() {
+    let db = postgres().await;
+    let others = [db.another().await, db.another().await];
+    let run =
+        |n: u128| NewRun { idempotency: Some(Idempotency { key: format!("k{}", n % 10), hash: None }), ..db.run(n) };
+    // Both sides get the keys in another order, so that they would wait for each other.
+    let one = (1..=50).map(|n| others[0].create_run(run(n)));
+    let two = (51..=100).rev().map(|n| others[1].create_run(run(n)));
+    let created = futures::future::join_all(one.collect::<Vec<_>>().into_iter().chain(two.collect::<Vec<_>>())).await;
+    let new = created.iter().filter(|created| matches!(created, Ok(weir::store::Created::New))).count();
+    let repeated = created.iter().filter(|created| matches!(created, Ok(weir::store::Created::Repeated(_)))).count();
+    assert_eq!((new, repeated), (10, 90), "{created:?}");
+}
+
+#[tokio::test]
+async fn a_renewed_claim_lasts_and_a_lost_one_is_known() {
+    let db = postgres().await;
+    let (kept, mut lost) = (db.claimed(1).await, db.claimed(2).await);
+    let tokens = [(kept.claim.run, kept.claim.token), (lost.claim.run, lost.claim.token)];
+    db.clock.advance(LEASE / 2);
+    let renewed = db.store.renew(&tokens, LEASE).await.expect("renewed");
+    assert_eq!((renewed.held.len(), renewed.lost, renewed.lease_until), (2, vec![], Some(db.clock.now().plus(LEASE))));
+    db.clock.advance(LEASE / 2);
+    assert!(db.claim(kept.claim.run).await.is_none());
+    db.clock.advance(LEASE / 2);
+    let stolen = db.another().await.claim(vec![lost.claim.run], LEASE).await.expect("claims").pop().expect("free");
+    assert_eq!(stolen.interrupts, 1);
+    let renewed = db.store.renew(&tokens, LEASE).await.expect("renewed");
+    assert_eq!((renewed.held, renewed.lost), (vec![(kept.claim.run, 0)], vec![lost.claim.run]));
+    assert_eq!(db.write(&mut lost, &db.started()).await, Appended::Lost);
+}
+
+#[tokio::test]
+async fn the_store_goes_on_by_itself_when_postgres_was_restarted() {
+    let mut db = postgres().await;
+    let mut claimed = db.claimed(1).await;
+    db.write(&mut claimed, &db.started()).await;
+    assert_eq!(db.write(&mut claimed, &db.completed(Next::Continue)).await, written(0));
+    for fast in [true, false] {
+        server(&mut db).stop(fast).await;
+        let refused = db.store.create_run(db.run(9)).await.expect_err("Postgres is away");
+        assert!(matches!(refused, weir::store::StoreError::Unavailable(_)), "{refused}");
+        assert!(db.store.run(claimed.claim.run).await.is_err());
+        server(&mut db).start_again().await;
+        // The first try after that may meet the old connections, and no caller sees them.
+        assert_eq!(db.write(&mut claimed, &db.completed(Next::Continue)).await, written(0));
+        let n = if fast { 10 } else { 11 };
+        db.create(n).await;
+        assert!(db.claim(RunId(uuid::Uuid::from_u128(n))).await.is_some());
+        assert!(db.store.run(claimed.claim.run).await.expect("readable").is_some());
+    }
+}

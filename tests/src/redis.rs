@@ -1,0 +1,278 @@
+//! Real Redis servers: each a private one that keeps nothing on disk, killed and started again by a test.
+//!
+//! Needs Debian's packages `redis-server` and `redis-tools`, and `openssl` for TLS.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rand::RngExt as _;
+use tempfile::TempDir;
+use tokio::sync::{oneshot, watch};
+
+use crate::within;
+
+/// The log line that says that connections are accepted.
+const READY: &str = "Ready to accept connections";
+
+/// How the certificate of a TLS server is made. It is nobody's authority, since some clients want that of a server.
+const CERTIFICATE: &str = "[req]\nprompt=no\ndistinguished_name=name\nx509_extensions=extensions\n\
+    [name]\nCN=localhost\n[extensions]\nbasicConstraints=critical,CA:FALSE\n\
+    subjectAltName=IP:127.0.0.1,DNS:localhost\n";
+
+/// A Redis server on 127.0.0.1.
+pub struct Redis {
+    running: Running,
+    settings: Vec<String>,
+    port: u16,
+    tls: bool,
+    /// Goes last: the server must have ended.
+    dir: TempDir,
+}
+
+impl Redis {
+    /// Starts a server on a free port.
+    ///
+    /// # Panics
+    /// When Redis is not installed or does not start.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts a server with further arguments, like `--requirepass` and a password.
+    ///
+    /// # Panics
+    /// When Redis is not installed or does not start.
+    pub async fn start_with(settings: &[&str]) -> Self {
+        Self::start_in(directory(), settings, false).await
+    }
+
+    /// Starts a server that talks only TLS, with a certificate for 127.0.0.1 and localhost that it signed itself.
+    /// Clients need no certificate.
+    ///
+    /// # Panics
+    /// When Redis or `openssl` is not installed, or Redis does not start or has no TLS.
+    pub async fn start_tls(settings: &[&str]) -> Self {
+        let dir = directory();
+        std::fs::write(dir.path().join("openssl.cnf"), CERTIFICATE).expect("written");
+        let mut command = Command::new("openssl");
+        command.current_dir(dir.path()).args(["req", "-x509", "-config", "openssl.cnf", "-days", "2", "-nodes"]);
+        command.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+        command.args(["-keyout", "key.pem", "-out", "certificate.pem"]);
+        output(command).await;
+        Self::start_in(dir, settings, true).await
+    }
+
+    async fn start_in(dir: TempDir, settings: &[&str], tls: bool) -> Self {
+        let settings: Vec<String> = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        // The port may be taken between the choice and the start.
+        for _ in 0..10 {
+            let port = free_port();
+            let running = Running::start(server(dir.path(), port, tls, &settings)).await;
+            if running.says(READY).await {
+                return Self { running, settings, port, tls, dir };
+            }
+            assert!(running.tail().contains("Address already in use"), "Redis does not start");
+        }
+        panic!("no free port for Redis");
+    }
+
+    /// The URL, with the password where `--requirepass` gave one.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        let password = self.password().map(|password| format!(":{password}@")).unwrap_or_default();
+        format!("{scheme}://{password}127.0.0.1:{}", self.port)
+    }
+
+    fn password(&self) -> Option<&str> {
+        let at = self.settings.iter().position(|setting| setting == "--requirepass")?;
+        self.settings.get(at + 1).map(String::as_str)
+    }
+
+    /// The port, the same for as long as this lives.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.running.child.id()
+    }
+
+    /// The certificate that a client of a TLS server must trust, in PEM.
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
+        self.dir.path().join("certificate.pem")
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn kill(&mut self) {
+        self.running.child.kill().expect("killed");
+        self.running.child.wait().expect("ended");
+    }
+
+    /// Starts the server again on the same port, empty. One that somebody else kills is waited for.
+    ///
+    /// # Panics
+    /// When it still runs or does not start.
+    pub async fn start_again(&mut self) {
+        self.running.ended().await;
+        self.running = Running::start(server(self.dir.path(), self.port, self.tls, &self.settings)).await;
+        assert!(self.running.says(READY).await, "Redis does not start again");
+    }
+
+    /// Runs a command with `redis-cli` and answers what that prints: values a line each, and refusals of Redis too.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub async fn command(&self, words: &[&str]) -> String {
+        let mut command = Command::new("redis-cli");
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
+        if self.tls {
+            command.arg("--tls").arg("--cacert").arg(self.certificate());
+        }
+        if let Some(password) = self.password() {
+            command.env("REDISCLI_AUTH", password);
+        }
+        command.args(words);
+        output(command).await
+    }
+}
+
+fn directory() -> TempDir {
+    tempfile::Builder::new().prefix("weir-tests-").tempdir().expect("a directory")
+}
+
+/// The server, killed by the kernel when the thread that started it ends.
+fn server(dir: &Path, port: u16, tls: bool, settings: &[String]) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig=KILL", "--", "redis-server", "--bind", "127.0.0.1"]);
+    command.args(["--daemonize", "no", "--save", "", "--appendonly", "no", "--dir"]).arg(dir);
+    let port = port.to_string();
+    if tls {
+        command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"]);
+        command.args(["--tls-cert-file", "certificate.pem", "--tls-key-file", "key.pem"]);
+        command.args(["--tls-ca-cert-file", "certificate.pem"]);
+    } else {
+        command.args(["--port", &port]);
+    }
+    command.args(settings).current_dir(dir).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+/// Runs a program to its end and answers what it printed. A thread waits for it, as long as it lives.
+async fn output(mut command: Command) -> String {
+    let program = command.get_program().to_owned();
+    let output = tokio::task::spawn_blocking(move || (command.stdin(Stdio::null()).output(), command));
+    let (output, command) = output.await.expect("a thread");
+    let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{stdout}{stderr}", output.status);
+    stdout.trim_end().to_owned()
+}
+
+/// A port that is free now. It is below those that the kernel gives to connections and to listeners that ask for any,
+/// so nobody gets it while the server is stopped.
+fn free_port() -> u16 {
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let ports = std::iter::repeat_with(|| rand::rng().random_range(10_000..32_000));
+    ports.take(1000).find(free).expect("a free port")
+}
+
+/// The process and its log. The thread that reads the log starts the process too: it lives until the log is closed, so
+/// the kernel does not kill the server before this process ends.
+struct Running {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    count: watch::Receiver<usize>,
+}
+
+impl Running {
+    async fn start(mut command: Command) -> Self {
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (counter, count) = watch::channel(0);
+        let (started, child) = oneshot::channel();
+        let log = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            let (log_end, server_end) = std::io::pipe().expect("a pipe");
+            command.stdin(Stdio::null()).stdout(server_end.try_clone().expect("a pipe")).stderr(server_end);
+            let child = command.spawn().expect("setpriv starts");
+            // It holds the server's end of the pipe.
+            drop(command);
+            // Nobody waits for it any more: it ends with this process.
+            let _ = started.send(child);
+            for line in BufReader::new(log_end).split(b'\n').map_while(Result::ok) {
+                log.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+                counter.send_modify(|count| *count += 1);
+            }
+        });
+        Self { child: child.await.expect("started"), lines, count }
+    }
+
+    /// Waits for a log line that contains `text`; false when the server ends without one.
+    async fn says(&self, text: &str) -> bool {
+        let mut count = self.count.clone();
+        let said = count.wait_for(|_| self.lines.lock().unwrap().iter().any(|line| line.contains(text)));
+        within(text, said).await.is_ok()
+    }
+
+    /// Waits for the end of the server: the end of its log.
+    async fn ended(&mut self) {
+        let mut count = self.count.clone();
+        within("the end of Redis", async { while count.changed().await.is_ok() {} }).await;
+        self.child.wait().expect("ended");
+    }
+
+    /// The last log lines.
+    fn tail(&self) -> String {
+        let lines = self.lines.lock().unwrap();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the last lines of Redis ---\n{}", self.tail());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Redis;
+
+    #[tokio::test]
+    async fn a_killed_server_comes_back_empty_on_its_port() {
+        let mut redis = Redis::start().await;
+        let (url, pid) = (redis.url(), redis.pid());
+        assert_eq!(redis.command(&["SET", "key", "a value"]).await, "OK");
+        assert_eq!(redis.command(&["GET", "key"]).await, "a value");
+        redis.kill();
+        redis.start_again().await;
+        assert_eq!(redis.command(&["KEYS", "*"]).await, "");
+        assert_eq!(redis.url(), url);
+        assert_ne!(redis.pid(), pid);
+    }
+
+    #[tokio::test]
+    async fn a_password_and_tls_are_asked_for() {
+        let (open, closed) = tokio::join!(Redis::start(), Redis::start_tls(&["--requirepass", "s3cret"]));
+        assert_eq!(open.command(&["PING"]).await, "PONG");
+        assert_eq!(closed.command(&["PING"]).await, "PONG");
+        assert_eq!(closed.url(), format!("rediss://:s3cret@127.0.0.1:{}", closed.port()));
+        let refused = closed.command(&["--no-auth-warning", "-a", "wrong", "PING"]).await;
+        assert!(refused.starts_with("NOAUTH"), "{refused}");
+    }
+}
