@@ -9,6 +9,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;
+pub mod meter;
 pub mod model;
 pub mod store;
 pub mod telemetry;
