@@ -6,24 +6,29 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use axum::ServiceExt;
 use axum::extract::Request;
+use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use weir_host::egress::Egress;
 use weir_host::plugin::PluginHost;
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, Door};
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::{Config, Role};
 use crate::engine::steps::Performer;
 use crate::engine::{Engine, Workbench};
-use crate::store::{Location, Store};
+use crate::store::{Location, Store, StoreError};
 use crate::tools::Tools;
 use crate::vault::Vault;
 use crate::wire::{LocalWire, RedisSettings, RedisWire, Wire};
 
 /// How long open connections may take to end after everything else has.
 const CONNECTIONS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the time of a shared database is asked for, and how long its answer may take to be of use.
+const TIME_EVERY: Duration = Duration::from_secs(10);
+const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// Serves until SIGTERM or SIGINT, then shuts down in order: no new requests, no new attempts, attempts under way
 /// finished or released, everything written.
@@ -32,12 +37,10 @@ const CONNECTIONS_TIMEOUT: Duration = Duration::from_secs(5);
 /// When the server cannot start, or its listener fails.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut stop = stop_signal()?;
-    let listener = match config.role {
-        Role::All | Role::Api => Some(listen(&config).await?),
-        Role::Worker => None,
-    };
     let location = config.location()?;
-    let (store, clock) = open(&location).await?;
+    let (store, clock, keeping_time) = open(&location).await?;
+    let door = door(&config, &store).await?;
+    let listener = if config.listens { Some(listen(&config, &door).await?) } else { None };
     let wire = wire(&config, &location)?;
     let vault = Arc::new(vault(&config, &location)?);
     if let Location::Cluster { .. } = location {
@@ -45,28 +48,36 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     }
     let egress = Egress::new(config.egress()?).context("the http client")?;
     let tools = Tools::new(store.clone(), PluginHost::new(config.plugins())?);
-    let performer = Performer::new(egress, tools.clone());
+    let performer = Performer::new(egress, config.http_calls_max, tools.clone());
     let bench = Workbench::new(store.clone(), clock, performer, config.limits(), Arc::clone(&wire));
     let engine = Engine::new(Arc::new(bench), config.engine());
     let dispatcher = engine.start();
     if config.role == Role::Api && matches!(location, Location::Embedded { .. }) {
         tracing::warn!("the role `api` executes no run: runs wait until a process with the role `all` is started");
     }
-    let mut warming = JoinSet::new();
-    warming.spawn({
+    let mut background = JoinSet::new();
+    background.spawn(keeping_time);
+    background.spawn({
         let tools = tools.clone();
         async move { tools.warm().await }
     });
     if let Some(listener) = listener {
         let address = listener.local_addr()?;
-        tracing::info!(%address, "listening on http://{address}, documentation at http://{address}/docs");
-        let api = Api { store: store.clone(), engine: engine.clone(), tools, vault, config: Arc::new(config) };
-        answer(listener, api, &engine, stop).await?;
+        let role = config.role;
+        let api = Api { store: store.clone(), engine: engine.clone(), tools, vault, door, config: Arc::new(config) };
+        let service = if role == Role::Worker {
+            tracing::info!(%address, "executing runs, with health and metrics on http://{address}");
+            api::worker_service(api)
+        } else {
+            tracing::info!(%address, "listening on http://{address}, documentation at http://{address}/docs");
+            api::service(api)
+        };
+        answer(listener, service, &engine, stop).await?;
     } else {
         tracing::info!("executing runs, without a listener");
         stop.recv().await;
     }
-    warming.shutdown().await;
+    background.shutdown().await;
     tracing::info!("stopping: attempts under way are finished or released");
     engine.stop();
     dispatcher.await.context("the dispatcher")?;
@@ -77,23 +88,35 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Opens the database, with the clock that all its processes go by.
-async fn open(location: &Location) -> anyhow::Result<(Store, Arc<dyn Clock>)> {
+/// Opens the database, with the clock that all its processes go by, and what keeps that clock right.
+async fn open(location: &Location) -> anyhow::Result<(Store, Arc<dyn Clock>, BoxFuture<'static, ()>)> {
     if let Location::Embedded { .. } = location {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        return Ok((Store::open(location, Arc::clone(&clock)).await?, clock));
+        return Ok((Store::open(location, Arc::clone(&clock)).await?, clock, Box::pin(std::future::ready(()))));
     }
     let clock = SharedClock::default();
     let store = Store::open(location, Arc::new(clock.clone())).await?;
     take_time(&store, &clock).await?;
-    Ok((store, Arc::new(clock)))
+    let (kept, source) = (clock.clone(), store.clone());
+    let keeping_time = async move {
+        loop {
+            tokio::time::sleep(TIME_EVERY).await;
+            if let Err(error) = take_time(&source, &kept).await {
+                tracing::debug!(%error, "the time of the database is not known now");
+            }
+        }
+    };
+    Ok((store, Arc::new(clock), Box::pin(keeping_time)))
 }
 
-/// Takes over the time of the database, as of the middle of the question and its answer.
-async fn take_time(store: &Store, clock: &SharedClock) -> anyhow::Result<()> {
+/// Takes over the time of the database, as of the middle of the question and its answer. An answer that took long says
+/// little.
+async fn take_time(store: &Store, clock: &SharedClock) -> Result<(), StoreError> {
     let asked = clock.now();
-    if let Some(time) = store.time().await? {
-        clock.set(time.plus(clock.now().since(asked) / 2));
+    let time = store.time().await?;
+    let took = clock.now().since(asked);
+    if let Some(time) = time.filter(|_| took < ANSWER_MAX) {
+        clock.set(time.plus(took / 2));
     }
     Ok(())
 }
@@ -133,13 +156,19 @@ async fn check_master_key(store: &Store, vault: &Vault) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+/// The door with its keys: locked when there is one.
+async fn door(config: &Config, store: &Store) -> anyhow::Result<Door> {
+    let (any, _) = store.knows_api_key(&[0; 32]).await?;
+    Ok(Door::new(config.api_key_hashes()?, any, config.requests_max))
+}
+
+async fn listen(config: &Config, door: &Door) -> anyhow::Result<TcpListener> {
     let address = config.listen;
-    if !address.ip().is_loopback() && !config.insecure {
+    if !address.ip().is_loopback() && !config.insecure && !door.is_locked() {
         bail!(
-            "{address} can be reached from other machines, and no authentication is configured: whoever reaches it \
-             could define and start workflows. Listen on 127.0.0.1, or say --insecure if something in front of it \
-             authenticates"
+            "{address} can be reached from other machines, and there is no API key: whoever reaches it could define and \
+             start workflows. Make a key with `weir key create`, listen on 127.0.0.1, or say --insecure if something in \
+             front of it authenticates"
         );
     }
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
@@ -148,7 +177,7 @@ async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
 /// Answers requests until a signal comes, and lets those under way end.
 async fn answer(
     listener: TcpListener,
-    api: Api,
+    service: api::Service,
     engine: &Engine,
     mut stop: tokio::sync::mpsc::Receiver<()>,
 ) -> anyhow::Result<()> {
@@ -160,7 +189,7 @@ async fn answer(
         engine.stop();
         drop(stopping);
     };
-    let service = ServiceExt::<Request>::into_make_service(api::service(api));
+    let service = ServiceExt::<Request>::into_make_service(service);
     let serving = axum::serve(listener, service).with_graceful_shutdown(signal).into_future();
     let out_of_time = async {
         // The sender is dropped, never used: an error is the signal.

@@ -140,7 +140,7 @@ fn what_is_no_setting_is_refused_where_it_stands() {
 #[test]
 fn an_address_that_others_reach_needs_a_word() {
     let (ok, text) = weir(&["serve", "--listen", "0.0.0.0:0"], &[]);
-    assert!(!ok && text.contains("--insecure") && text.contains("no authentication"), "{text}");
+    assert!(!ok && text.contains("--insecure") && text.contains("there is no API key"), "{text}");
 }
 
 #[tokio::test]

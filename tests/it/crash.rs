@@ -108,7 +108,7 @@ impl Scene {
             idle_connections_max: 4,
         });
         let tools = Tools::new(store.clone(), HOST.clone());
-        let performer = Performer::new(egress.expect("a client"), tools.clone());
+        let performer = Performer::new(egress.expect("a client"), 16, tools.clone());
         let bench =
             Workbench::new(store.clone(), Arc::new(clock.clone()), performer, limits(), Arc::new(LocalWire::default()));
         let workflow = WorkflowId(Uuid::from_u128(number + 1));

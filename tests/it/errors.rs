@@ -90,8 +90,9 @@ async fn every_problem_has_its_shape() {
     answer(post(&format!("/workflows/{workflow}/deactivate"))).await.expect(200);
     refused(&mut seen, &known, hook()).await;
 
-    // `unavailable` is shown on a disk that is full (disk.rs), the others with a damaged database or key (below).
-    let elsewhere = ["unavailable", "run_unreadable", "internal"].map(str::to_owned);
+    // `unavailable` is shown on a disk that is full (disk.rs), `invalid_api_key` at the door (door.rs), the others with a
+    // damaged database or key (below).
+    let elsewhere = ["unavailable", "invalid_api_key", "run_unreadable", "internal"].map(str::to_owned);
     let all: BTreeSet<String> = ProblemCode::ALL.iter().map(|code| code.as_str().to_owned()).collect();
     let shown: BTreeSet<String> = seen.iter().cloned().chain(elsewhere).collect();
     assert_eq!(shown, all);

@@ -2,9 +2,11 @@
 
 mod api;
 mod cli;
+mod cluster;
 mod contract;
 mod crash;
 mod disk;
+mod door;
 mod egress;
 mod engine;
 mod errors;

@@ -15,7 +15,11 @@ fn the_document_is_the_agreed_one() {
 async fn a_schema_driven_fuzzer_finds_no_answer_outside_the_document() {
     let weir = Weir::start(&["log_level=warn,weir::app=info", "wait_max_seconds=1"]).await;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/schemathesis.sh");
-    let fuzzed = Command::new("bash").arg(script).arg(weir.url("")).stdin(Stdio::null()).output().expect("bash runs");
+    let made = weir_tests::process::run(weir.dir(), &["key", "create", "fuzzer", "--data-dir=data"], &[]).stdout;
+    let key = String::from_utf8(made).expect("text").lines().next().expect("a key").to_owned();
+    let mut fuzzer = Command::new("bash");
+    fuzzer.arg(script).arg(weir.url("")).env("WEIR_API_KEY", key).stdin(Stdio::null());
+    let fuzzed = fuzzer.output().expect("bash runs");
     let (out, err) = (String::from_utf8_lossy(&fuzzed.stdout), String::from_utf8_lossy(&fuzzed.stderr));
     assert!(fuzzed.status.success(), "{out}\n{err}");
     println!("{out}");

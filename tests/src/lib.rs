@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 pub mod clock;
+pub mod cluster;
 pub mod plugin;
 pub mod postgres;
 pub mod process;

@@ -13,7 +13,7 @@
 # (the host of BASE_URL), so that there is a run whose call succeeded. Runs that get started may resolve and call the
 # hosts that generated definitions name.
 #
-# Environment: TOOLS_DIR is where the tool is installed, by default target/tools of the repository.
+# Environment: WEIR_API_KEY is a key of the server, which must have one: the document says that it asks for it. TOOLS_DIR is where the tool is installed, by default target/tools of the repository.
 set -euo pipefail
 
 say() { printf 'schemathesis.sh: %s\n' "$*" >&2; }
@@ -63,4 +63,5 @@ cd "$venv"
 export PYTHONHASHSEED=0
 exec "$venv/bin/schemathesis" --config-file "$here/schemathesis.toml" \
     run "$base_url/openapi.json" \
+    --header "Authorization: Bearer ${WEIR_API_KEY:?}" \
     --phases examples,coverage,fuzzing,stateful

@@ -3,16 +3,18 @@
 usage: schemathesis_seed.py BASE_URL
 """
 
+import os
 import sys
 
 import requests
 
 base_url = sys.argv[1]
+headers = {"Authorization": f"Bearer {os.environ['WEIR_API_KEY']}"}
 
 
 def call(method, path, body=None):
     try:
-        response = requests.request(method, base_url + path, json=body, timeout=120)
+        response = requests.request(method, base_url + path, json=body, headers=headers, timeout=120)
     except requests.ConnectionError as error:
         sys.exit(f"nothing answers at {base_url}: {error}")
     if not response.ok:

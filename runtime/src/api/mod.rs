@@ -3,6 +3,7 @@
 //! A folder of nouns: each file has the routes of one thing, with its request and response bodies.
 
 mod definition;
+mod door;
 mod endpoints;
 mod extract;
 mod openapi;
@@ -27,6 +28,7 @@ use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use door::Door;
 pub use problem::{Problem, ProblemCode};
 
 use crate::config::Config;
@@ -46,6 +48,8 @@ pub struct Api {
     pub tools: Tools,
     /// Seals and opens endpoint secrets.
     pub vault: Arc<Vault>,
+    /// Who may come in.
+    pub door: Door,
     /// Limits of requests.
     pub config: Arc<Config>,
 }
@@ -53,8 +57,8 @@ pub struct Api {
 /// The whole API as a service.
 pub type Service = MapRequest<Router, fn(Request) -> Request>;
 
-/// Every route, with the document that describes them.
-fn routes() -> OpenApiRouter<Api> {
+/// The routes that need an API key as soon as there is one, with the document that describes them.
+fn guarded() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .routes(routes!(workflows::create, workflows::list))
         .routes(routes!(workflows::get, workflows::update))
@@ -66,7 +70,6 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(endpoints::rotate_secret))
         .routes(routes!(endpoints::activate))
         .routes(routes!(endpoints::deactivate))
-        .routes(routes!(webhooks::deliver))
         .routes(routes!(runs::start))
         .routes(routes!(runs::list))
         .routes(routes!(runs::get))
@@ -78,22 +81,45 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(plugins::upload, plugins::list))
         .routes(routes!(plugins::get))
         .routes(routes!(plugins::tools))
-        .routes(routes!(server::health))
+        .routes(routes!(server::metrics))
+}
+
+/// Deliveries have a secret of their own.
+fn webhooks() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(webhooks::deliver))
+}
+
+/// Health is for whoever watches, and answers also when everything else is full.
+fn health() -> OpenApiRouter<Api> {
+    OpenApiRouter::new().routes(routes!(server::health)).routes(routes!(server::ready))
 }
 
 /// The OpenAPI document.
 #[must_use]
 pub fn document() -> utoipa::openapi::OpenApi {
-    routes().into_openapi()
+    guarded().merge(webhooks()).merge(health()).into_openapi()
 }
 
 /// The service that answers every request.
 #[must_use]
 pub fn service(api: Api) -> Service {
-    let (router, document) = routes().split_for_parts();
+    let guard = axum::middleware::from_fn_with_state(api.clone(), door::guard);
+    let limit = axum::middleware::from_fn_with_state(api.clone(), door::limit);
+    let routes = guarded().route_layer(guard).merge(webhooks()).route_layer(limit).merge(health());
+    let (router, document) = routes.split_for_parts();
+    finish(router.with_state(api).merge(server::documentation(document)))
+}
+
+/// The service of a process that only executes runs: its health and its metrics.
+#[must_use]
+pub fn worker_service(api: Api) -> Service {
+    let guard = axum::middleware::from_fn_with_state(api.clone(), door::guard);
+    let routes = OpenApiRouter::new().routes(routes!(server::metrics)).route_layer(guard).merge(health());
+    finish(routes.split_for_parts().0.with_state(api))
+}
+
+fn finish(router: Router) -> Service {
     let router = router
-        .with_state(api)
-        .merge(server::documentation(document))
         .fallback(server::no_route)
         .method_not_allowed_fallback(server::no_method)
         .layer(CatchPanicLayer::custom(request::panicked))

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, HeaderBuilder, Ref, RefOr, Response, ResponseBuilder, Schema};
-use utoipa::{IntoResponses, OpenApi, PartialSchema, ToSchema};
+use utoipa::{IntoResponses, Modify, OpenApi, PartialSchema, ToSchema};
 
 use super::problem::{ProblemBody, ProblemCode};
 use crate::model::time::Timestamp;
@@ -23,6 +24,8 @@ use crate::model::time::Timestamp;
         contact(),
     ),
     components(schemas(ProblemBody)),
+    modifiers(&ApiKey),
+    security(("api_key" = [])),
     tags(
         (name = "workflows", description = "Definitions and their revisions"),
         (name = "webhook endpoints", description = "URLs that trigger a workflow"),
@@ -33,6 +36,19 @@ use crate::model::time::Timestamp;
     ),
 )]
 pub(super) struct Document;
+
+/// How a client shows its API key. A server without any key asks for none.
+struct ApiKey;
+
+impl Modify for ApiKey {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let mut scheme = Http::new(HttpAuthScheme::Bearer);
+        scheme.description =
+            Some("An API key, as `weir key create` prints it. A server without any key asks for none".to_owned());
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("api_key", SecurityScheme::Http(scheme));
+    }
+}
 
 impl PartialSchema for Timestamp {
     fn schema() -> RefOr<Schema> {
@@ -86,19 +102,23 @@ macro_rules! problem_sets {
 
 problem_sets! {
     /// Of a list.
-    ListProblems: [422, 500, 503];
+    ListProblems: [401, 422, 500, 503];
     /// Of reading one thing.
-    ReadProblems: [404, 422, 500, 503];
+    ReadProblems: [401, 404, 422, 500, 503];
     /// Of looking into a run.
-    InspectProblems: [404, 409, 422, 500, 503];
+    InspectProblems: [401, 404, 409, 422, 500, 503];
     /// Of a command on one thing, without a body.
-    CommandProblems: [403, 404, 409, 422, 500, 503];
+    CommandProblems: [401, 403, 404, 409, 422, 500, 503];
     /// Of creating something.
-    CreateProblems: [400, 403, 413, 415, 422, 500, 503];
+    CreateProblems: [400, 401, 403, 413, 415, 422, 500, 503];
     /// Of an upload.
-    UploadProblems: [400, 403, 409, 413, 415, 422, 500, 503];
+    UploadProblems: [400, 401, 403, 409, 413, 415, 422, 500, 503];
     /// Of creating or changing something that belongs to something else.
-    WriteProblems: [400, 403, 404, 409, 413, 415, 422, 500, 503];
+    WriteProblems: [400, 401, 403, 404, 409, 413, 415, 422, 500, 503];
     /// Of a delivery.
     DeliveryProblems: [400, 401, 404, 409, 413, 422, 500, 503];
+    /// Of asking whether the process is ready.
+    ReadinessProblems: [500, 503];
+    /// Of asking for metrics.
+    MetricsProblems: [401, 500, 503];
 }

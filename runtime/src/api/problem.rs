@@ -83,6 +83,8 @@ problem_codes! {
     EndpointInactive = "endpoint_inactive", BAD_REQUEST, "The webhook endpoint is inactive";
     /// The webhook secret is missing or wrong.
     InvalidSecret = "invalid_secret", UNAUTHORIZED, "The webhook secret is missing or wrong";
+    /// The API key is missing or unknown.
+    InvalidApiKey = "invalid_api_key", UNAUTHORIZED, "The API key is missing or unknown";
     /// Another endpoint has this path.
     PathTaken = "path_taken", CONFLICT, "The path is taken";
     /// The idempotency key came before with another body.
@@ -233,6 +235,10 @@ impl IntoResponse for Problem {
         let mut response = (status, axum::Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if self.code == ProblemCode::InvalidApiKey {
+            // RFC 9110, section 11.6.1: a 401 says how to authenticate.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if self.code == ProblemCode::Unavailable {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
         }

@@ -3,13 +3,14 @@
 use std::any::Any;
 
 use axum::extract::Request;
-use axum::http::{HeaderValue, Uri};
+use axum::http::{HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tracing::Instrument as _;
 
 use super::problem::{Cause, Problem, ProblemCode, REQUEST, RequestInfo};
 use crate::clock::new_id;
+use crate::meter::meter;
 
 /// Longest `x-request-id` that is taken over from a client, in bytes.
 const REQUEST_ID_MAX_BYTES: usize = 128;
@@ -29,16 +30,24 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
     let info = RequestInfo { id: id.clone(), path };
     let started = std::time::Instant::now();
     let mut response = REQUEST.scope(info, next.run(request)).instrument(span.clone()).await;
-    let elapsed_ms = started.elapsed().as_secs_f64() * 1000.0;
+    let elapsed = started.elapsed();
+    let elapsed_ms = elapsed.as_secs_f64() * 1000.0;
     let (status, cause) = (response.status().as_u16(), response.extensions_mut().remove::<Cause>());
     span.in_scope(|| match cause {
         Some(Cause(cause)) => tracing::error!(status, elapsed_ms, traceparent = trace, cause, "answered"),
         None => tracing::info!(status, elapsed_ms, traceparent = trace, "answered"),
     });
+    meter().answered(method_name(&method), status, elapsed);
     if let Ok(id) = HeaderValue::try_from(id) {
         response.headers_mut().insert("x-request-id", id);
     }
     response
+}
+
+/// A method for the metrics: whatever somebody invents is one of a few.
+fn method_name(method: &Method) -> &'static str {
+    const KNOWN: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+    KNOWN.into_iter().find(|known| method.as_str() == *known).unwrap_or("other")
 }
 
 /// Refuses what a page of another site makes a browser send. Such a page cannot read answers, but without this it

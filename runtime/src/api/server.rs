@@ -1,6 +1,6 @@
 //! The server itself: health, documentation, and what is not there.
 
-use axum::extract::OriginalUri;
+use axum::extract::{OriginalUri, State};
 use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -9,8 +9,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use super::Api;
 use super::extract::PathText;
+use super::openapi::{MetricsProblems, ReadinessProblems};
 use super::problem::{Problem, ProblemCode};
+use crate::meter::{MEDIA_TYPE, meter};
 use crate::model::error::FailureCode;
 
 /// Whether the process is alive.
@@ -22,9 +25,48 @@ pub(super) struct Health {
 }
 
 /// Whether the process is alive
-#[utoipa::path(get, path = "/health", tag = "server", responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/health", tag = "server", security(()), responses((status = 200, body = Health)))]
 pub(super) async fn health() -> Json<Health> {
     Json(Health { status: "ok" })
+}
+
+/// Whether the process can do its part.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Readiness {
+    /// `ready`, or `degraded`: everything works, and some of it more slowly.
+    #[schema(example = "ready")]
+    status: &'static str,
+    /// What is slower, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(required = false)]
+    detail: Option<&'static str>,
+}
+
+/// Whether the process can do its part
+///
+/// The database answers and has the schema that this version needs, and a process that executes runs could claim lately.
+/// Without Redis runs are accepted and executed all the same, more slowly: that is `degraded`, and no reason to send
+/// requests elsewhere.
+#[utoipa::path(get, path = "/health/ready", tag = "server", security(()),
+    responses((status = 200, body = Readiness), ReadinessProblems))]
+pub(super) async fn ready(State(api): State<Api>) -> Result<Json<Readiness>, Problem> {
+    api.engine.ready().map_err(|why| Problem::new(ProblemCode::Unavailable, why))?;
+    api.store.ready().await?;
+    Ok(Json(if api.engine.is_connected() {
+        Readiness { status: "ready", detail: None }
+    } else {
+        Readiness { status: "degraded", detail: Some("Redis is away: runs are begun by looking at the database") }
+    }))
+}
+
+/// Metrics of this process, for Prometheus
+#[utoipa::path(get, path = "/metrics", tag = "server",
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"), MetricsProblems))]
+pub(super) async fn metrics(State(api): State<Api>) -> Response {
+    // A database that is away must not hide everything else.
+    let pulse = api.store.pulse().await.unwrap_or_default();
+    meter().sampled(pulse.oldest_claimable, pulse.used, pulse.idle, api.engine.is_connected());
+    ([(header::CONTENT_TYPE, MEDIA_TYPE)], meter().text()).into_response()
 }
 
 /// `/openapi.json`, the interactive documentation at `/docs`, and the page of every error code below it. All assets

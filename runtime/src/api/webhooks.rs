@@ -48,7 +48,7 @@ const DELIVERY_HEADERS: [&str; 3] = ["webhook-id", "x-github-delivery", "idempot
 /// The body may be anything: JSON and forms are parsed, other text stays text, and bytes become base64. The run's
 /// input is `{body, query, headers, method, path}`. A delivery that repeats its `webhook-id`, `x-github-delivery` or
 /// `idempotency-key` answers the run of the first one.
-#[utoipa::path(post, operation_id = "deliver_webhook", path = "/webhooks/{path}", tag = "webhooks",
+#[utoipa::path(post, operation_id = "deliver_webhook", path = "/webhooks/{path}", tag = "webhooks", security(()),
     params(("path" = String, Path, min_length = 1), ("x-webhook-secret" = String, Header, description = "The endpoint's secret")),
     request_body(content(("*/*"))),
     responses((status = 200, body = Accepted), DeliveryProblems))]

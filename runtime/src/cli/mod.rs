@@ -1,5 +1,7 @@
 //! The command line.
 
+mod healthcheck;
+mod key;
 mod plugin;
 
 use std::path::{Path, PathBuf};
@@ -46,7 +48,7 @@ struct Settings {
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<String>,
 
-    /// `sqlite:` and a file, relative to the data directory.
+    /// `sqlite:` and a file, relative to the data directory, or `postgres://...`.
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
 
@@ -69,7 +71,7 @@ enum Command {
         #[arg(long)]
         role: Option<Role>,
 
-        /// Listen on an address that is not loopback although nothing authenticates.
+        /// Listen on an address that is not loopback although there is no API key.
         #[arg(long)]
         insecure: bool,
     },
@@ -85,6 +87,13 @@ enum Command {
         #[arg(value_name = "FILE")]
         target: PathBuf,
     },
+
+    /// Make, list and delete API keys.
+    #[command(subcommand)]
+    Key(key::Command),
+
+    /// Ask the process that listens on the configured address whether it is ready; the status is 0 when it is.
+    Healthcheck,
 
     /// Show the settings in force and where each is from.
     Config {
@@ -128,6 +137,8 @@ enum Command {
 /// # Errors
 /// What went wrong, for a person; the process then ends with status 1.
 pub fn main() -> anyhow::Result<()> {
+    // What speaks TLS to Redis takes the one that the process has chosen. Nobody has chosen before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     if let Err(error) = dotenvy::from_path(".env")
         && !error.not_found()
     {
@@ -143,6 +154,14 @@ pub fn main() -> anyhow::Result<()> {
             let config = layers()?.config()?;
             telemetry::start(&config)?;
             runtime()?.block_on(app::serve(config))
+        }
+        Command::Key(command) => {
+            let config = layers()?.config()?;
+            runtime()?.block_on(key::run(command, &config))
+        }
+        Command::Healthcheck => {
+            let config = layers()?.config()?;
+            runtime()?.block_on(healthcheck::run(config.listen))
         }
         Command::Plugin(command) => {
             let config = layers()?.config()?;

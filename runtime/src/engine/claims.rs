@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
+use crate::meter::meter;
 use crate::model::id::{ClaimToken, RunId};
 use crate::model::time::Timestamp;
 use crate::store::Claimed;
@@ -113,6 +114,7 @@ async fn renew(engine: &Engine, holds: &[Arc<Hold>], lease: Duration) -> bool {
         }
     }
     for hold in renewed.lost.iter().filter_map(|run| by_run.get(run)) {
+        meter().lease_lost();
         hold.lost.cancel();
     }
     true

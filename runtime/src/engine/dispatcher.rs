@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::{Id, JoinError, JoinSet};
@@ -15,6 +16,7 @@ use super::Engine;
 use super::claims::{self, Hold};
 use super::driver::{Drove, drive};
 use crate::clock::jitter;
+use crate::meter::meter;
 use crate::model::time::Timestamp;
 use crate::store::{Claimed, StoreError};
 use crate::wire::News;
@@ -69,12 +71,12 @@ impl Dispatcher {
                 Some(run) = async { inner.canceled.1.lock().await.recv().await } => {
                     // It ends before anything is performed, so it needs no permit and no lane.
                     let claimed = inner.bench.store.claim_any(run, inner.settings.lease).await;
-                    self.drive_all(claimed.map(|claimed| claimed.into_iter().collect()));
+                    self.drive_all("message", claimed.map(|claimed| claimed.into_iter().collect()));
                 }
                 () = inner.bench.clock.sleep_until(self.next_look), if free > 0 => self.look(free).await,
                 hints = inner.bench.wire.pop(free), if free > 0 => {
                     let claimed = inner.bench.store.claim(hints, inner.settings.lease).await;
-                    self.drive_all(claimed);
+                    self.drive_all("hint", claimed);
                 }
             }
         }
@@ -90,11 +92,15 @@ impl Dispatcher {
         self.next_look = latest;
         let most = u32::try_from(free).unwrap_or(u32::MAX);
         let due = store.claim_due(most, lease).await;
+        if due.is_ok() {
+            inner.looked_at.store(now.as_micros(), Ordering::Relaxed);
+        }
         let all_taken = due.as_ref().is_ok_and(|due| due.len() == free);
-        self.drive_all(due);
+        self.drive_all("due", due);
         let room = self.drivers.len() < inner.settings.concurrent_runs_max;
         if room && !self.held.values().any(|held| held.suspect) {
-            self.drive_all(store.claim_suspect(lease).await.map(|suspect| suspect.into_iter().collect()));
+            let suspect = store.claim_suspect(lease).await;
+            self.drive_all("suspect", suspect.map(|suspect| suspect.into_iter().collect()));
         }
         if all_taken {
             self.next_look = now;
@@ -106,15 +112,19 @@ impl Dispatcher {
         }
     }
 
-    fn drive_all(&mut self, claimed: Result<Vec<Claimed>, StoreError>) {
+    fn drive_all(&mut self, by: &'static str, claimed: Result<Vec<Claimed>, StoreError>) {
         match claimed {
-            Ok(claimed) => claimed.into_iter().for_each(|claimed| self.drive_one(claimed)),
+            Ok(claimed) => {
+                meter().claimed(by, claimed.len());
+                claimed.into_iter().for_each(|claimed| self.drive_one(claimed));
+                meter().executing(self.drivers.len());
+            }
             Err(error) => tracing::warn!(%error, "no run can be claimed now"),
         }
     }
 
     fn drive_one(&mut self, claimed: Claimed) {
-        let run = claimed.claim.run;
+        let (run, created_at) = (claimed.claim.run, claimed.created_at);
         let suspect = claimed.interrupts >= crate::store::INTERRUPTS_SUSPECT;
         let hold = Hold::of(&claimed);
         self.engine.driven().insert(run, Arc::clone(&hold));
@@ -126,6 +136,7 @@ impl Dispatcher {
             match drove {
                 Drove::Finished(outcome) => {
                     tracing::info!(outcome = outcome.as_str(), "the run is over");
+                    meter().finished(outcome.as_str(), inner.bench.clock.now().since(created_at));
                     // Nobody may be waiting for it.
                     let _ = inner.finished.send(run);
                     inner.bench.wire.tell(News::Finished(run));
@@ -145,6 +156,7 @@ impl Dispatcher {
             Err(error) => (error.id(), None),
         };
         let Some(held) = self.held.remove(&id) else { return };
+        meter().executing(self.drivers.len());
         {
             // The run may have been claimed again already: then the entry is the next driver's.
             let mut driven = self.engine.driven();

@@ -280,6 +280,7 @@ impl<'b> Driver<'b> {
 /// sandbox is not its fault.
 fn attempt(bench: &Workbench, run: RunId, revision: Arc<Parsed>, effect: Effect) -> Attempt<'_> {
     Box::pin(async move {
+        let _turn = bench.performer.turn(&effect.call).await;
         let performed = bench.performer.perform(run, &effect, &revision.tool_lock);
         if matches!(effect.call, Call::Tool(_)) {
             let result = performed.await;

@@ -8,10 +8,12 @@ mod claims;
 mod dispatcher;
 mod driver;
 mod persist;
+mod retention;
 mod revisions;
 pub mod steps;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,11 +25,13 @@ pub use claims::Hold;
 pub use driver::{Drove, drive};
 
 use crate::clock::{Clock, new_id};
+use crate::meter::meter;
 use crate::model::definition::{Definition, Priority};
 use crate::model::id::{EndpointId, RunId, WorkflowId};
 use crate::model::journal::Message;
 use crate::model::limits::Limits;
 use crate::model::state::RunState;
+use crate::model::time::Timestamp;
 use crate::store::{Created, Idempotency, NewRun, RunRow, Sent, Status, Store, StoreError};
 use crate::wire::{self, HotCopy, News, Wire};
 
@@ -36,6 +40,9 @@ const HINT_GRACE: Duration = Duration::from_secs(2);
 
 /// Most canceled runs that wait for their end outside the queue; beyond that they wait in it.
 const CANCELS_MAX: usize = 4096;
+
+/// A dispatcher that could not ask for so long what is due makes its process not ready.
+const CLAIM_SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// How often somebody who waits for the end of a run looks by himself.
 const WAIT_POLL: Duration = Duration::from_secs(1);
@@ -49,6 +56,8 @@ pub struct EngineSettings {
     pub concurrent_runs_max: usize,
     /// How long a claim lasts without a renewal. An embedded process owns its database: its claims last as long as it.
     pub lease: Duration,
+    /// How long runs are kept after their end; none: for ever.
+    pub retention: Option<Duration>,
     /// How long a shutdown waits for attempts that are under way.
     pub shutdown_timeout: Duration,
 }
@@ -98,6 +107,8 @@ struct Inner {
     /// Runs that this process finished.
     finished: broadcast::Sender<RunId>,
     stopping: CancellationToken,
+    /// When the dispatcher last could ask the database what is due, in microseconds.
+    looked_at: AtomicI64,
 }
 
 /// What triggers a run.
@@ -150,6 +161,7 @@ impl Engine {
     #[must_use]
     pub fn new(bench: Arc<Workbench>, settings: EngineSettings) -> Self {
         let (finished, _) = broadcast::channel(4096);
+        let bench_now = bench.clock.now();
         let (canceled, cancels) = mpsc::channel(CANCELS_MAX);
         let inner = Inner {
             bench,
@@ -158,6 +170,7 @@ impl Engine {
             canceled: (canceled, tokio::sync::Mutex::new(cancels)),
             finished,
             stopping: CancellationToken::new(),
+            looked_at: AtomicI64::new(bench_now.as_micros()),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -171,7 +184,8 @@ impl Engine {
         tokio::spawn(async move {
             let listening = engine.clone().listen();
             if executes {
-                tokio::join!(listening, dispatcher::dispatch(engine));
+                let sweeping = retention::keep(engine.clone());
+                tokio::join!(listening, sweeping, dispatcher::dispatch(engine));
             } else {
                 listening.await;
             }
@@ -181,6 +195,32 @@ impl Engine {
     /// Stops claiming runs; drivers finish the attempts that are under way, or release their claims.
     pub fn stop(&self) {
         self.inner.stopping.cancel();
+    }
+
+    /// Why this process cannot do its part now, if it cannot: it stops, or its dispatcher has not been able to claim for a
+    /// while. A process that only answers has no dispatcher.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn ready(&self) -> Result<(), String> {
+        let inner = &self.inner;
+        if inner.stopping.is_cancelled() {
+            return Err("the process is stopping".to_owned());
+        }
+        let looked_at = Timestamp::from_micros(inner.looked_at.load(Ordering::Relaxed));
+        let since = inner.bench.clock.now().since(looked_at);
+        // One that executes as many runs as it may has nothing to ask for.
+        let free = self.driven().len() < inner.settings.concurrent_runs_max;
+        if inner.settings.executes && free && since > CLAIM_SILENCE_MAX {
+            return Err(format!("no run could be claimed for {} seconds", since.as_secs()));
+        }
+        Ok(())
+    }
+
+    /// Whether hints reach other processes at the moment. Without them runs are begun later, and all the same.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.inner.bench.wire.is_up()
     }
 
     /// The limits of definitions and runs.
@@ -209,6 +249,7 @@ impl Engine {
         };
         Ok(match store.create_run(run).await? {
             Created::New => {
+                meter().accepted();
                 if wire.shows() {
                     wire.show(HotCopy { run: id, seq: 0, body: Box::new(move || wire::queued(id, workflow, now)) });
                 }

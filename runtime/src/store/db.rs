@@ -71,16 +71,16 @@ pub(super) enum Db {
         readers: SqlitePool,
         writer: Writer,
         /// Held as long as any clone lives; a second process is refused by it.
-        _lock: Arc<sqlite::Lock>,
+        _lock: Arc<Option<sqlite::Lock>>,
     },
     Postgres(Arc<Cluster>),
 }
 
 impl Db {
-    pub(super) async fn open(location: &Location) -> Result<Self, OpenError> {
+    pub(super) async fn open(location: &Location, beside: bool) -> Result<Self, OpenError> {
         match location {
             Location::Embedded { path } => {
-                let (lock, connection, readers) = sqlite::open(path).await?;
+                let (lock, connection, readers) = sqlite::open(path, beside).await?;
                 Ok(Self::Sqlite { readers, writer: Writer::start(connection), _lock: Arc::new(lock) })
             }
             Location::Cluster { url, connections_max } => {
@@ -181,7 +181,7 @@ async fn write_once<O: Op>(cluster: &Cluster, op: &O, committing: &mut bool) -> 
 /// # Errors
 /// As for opening: a server that runs on an embedded database holds its lock.
 pub async fn migrate(location: &Location) -> Result<Vec<String>, OpenError> {
-    Db::open(location).await?.close().await;
+    Db::open(location, false).await?.close().await;
     let known = match location {
         Location::Embedded { .. } => sqlite::migrations(),
         Location::Cluster { .. } => postgres::migrations(),

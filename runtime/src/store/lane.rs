@@ -11,6 +11,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
@@ -18,6 +19,7 @@ use super::db::{COLLISIONS_MAX, may_pass};
 use super::postgres::{self, Cluster};
 use super::sql::{Connection, in_time};
 use super::writer::{BATCH_MAX, Op, WAITING_MAX};
+use crate::meter::meter;
 
 /// How often a batch is tried again on a new connection, when its connection broke.
 const RECONNECTS_MAX: u32 = 2;
@@ -77,11 +79,12 @@ pub(super) struct Lane<B: Batch> {
 }
 
 impl<B: Batch> Lane<B> {
+    /// A lane for one `kind` of write, as the metrics call it.
     #[expect(clippy::disallowed_methods, reason = "the lane must outlive whoever waits for it")]
-    pub(super) fn start(options: PgConnectOptions) -> Self {
+    pub(super) fn start(kind: &'static str, options: PgConnectOptions) -> Self {
         let (waiting, gathered) = mpsc::channel(WAITING_MAX);
         let closing = CancellationToken::new();
-        let worker = Worker { options, connection: None };
+        let worker = Worker { kind, options, connection: None };
         let task = Mutex::new(Some(tokio::spawn(worker.write_all(gathered, closing.clone()))));
         Self { waiting, closing, task }
     }
@@ -109,6 +112,7 @@ impl<B: Batch> Lane<B> {
 }
 
 struct Worker {
+    kind: &'static str,
     options: PgConnectOptions,
     connection: Option<PgConnection>,
 }
@@ -144,8 +148,10 @@ impl Worker {
             if part.is_empty() {
                 continue;
             }
+            let began = Instant::now();
             match self.write_stubbornly(&part).await {
                 Ok(outputs) => {
+                    meter().committed(self.kind, part.len(), began.elapsed());
                     for (waiting, output) in part.into_iter().zip(outputs) {
                         // The caller may be gone; the write stands all the same.
                         let _ = waiting.reply.send(Ok(output));

@@ -11,11 +11,14 @@ mod endpoints;
 mod facts;
 mod inbox;
 mod journal;
+mod keys;
 mod lane;
 mod page;
 mod plugins;
 mod postgres;
 pub mod probe;
+mod pulse;
+mod retention;
 mod runs;
 mod sql;
 mod sqlite;
@@ -29,8 +32,11 @@ pub use db::{Location, OpenError, backup, migrate};
 pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, PathTaken};
 pub use inbox::Sent;
 pub use journal::{Append, Appended, Entry, Next};
+pub use keys::{ApiKey, KeyHash};
 pub use page::{Page, PageRequest};
 pub use plugins::{Added, NewPlugin, PluginVersion};
+pub use pulse::Pulse;
+pub use retention::Swept;
 pub use runs::{Created, Idempotency, NewRun, RunFilter, RunRow, Status};
 pub use workflows::{NewRevision, Revision, Workflow, WorkflowChange};
 
@@ -80,11 +86,20 @@ impl Store {
     /// # Errors
     /// [`OpenError`], in particular when another process has an embedded database open.
     pub async fn open(location: &Location, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let store = Self { db: db::Db::open(location).await?, clock };
+        let store = Self { db: db::Db::open(location, false).await?, clock };
         if let Location::Embedded { .. } = location {
             store.void_claims().await?;
         }
         Ok(store)
+    }
+
+    /// Opens the database for a few words beside whatever process has it open; as [`Store::open`] where there is none, but
+    /// claims stay as they are.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open_beside(location: &Location, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        Ok(Self { db: db::Db::open(location, true).await?, clock })
     }
 
     /// Waits until everything handed to the store is written, then closes it.

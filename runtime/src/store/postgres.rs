@@ -92,9 +92,9 @@ pub(super) async fn open(url: &str, connections_max: u32) -> Result<Cluster, Ope
     Ok(Cluster {
         pool: pool(connections_max, options.clone()),
         soft: pool(SOFT_MAX, soft(options)),
-        creations: Lane::start(lane.clone()),
-        appends: Lane::start(lane),
-        notes: Lane::start(note),
+        creations: Lane::start("create", lane.clone()),
+        appends: Lane::start("append", lane),
+        notes: Lane::start("note", note),
     })
 }
 

@@ -86,14 +86,20 @@ pub(super) async fn scratch(path: &Path) -> Result<SqliteConnection, OpenError> 
     Ok(options(path).pragma("temp_store", "MEMORY").connect().await?)
 }
 
-/// Opens the writer and the readers, with the schema brought up to date.
-pub(super) async fn open(path: &Path) -> Result<(Lock, SqliteConnection, SqlitePool), OpenError> {
+/// Opens the writer and the readers, with the schema brought up to date. `beside` a process that has the database open, where
+/// there is one, its lock is not taken and its schema left as it is.
+pub(super) async fn open(path: &Path, beside: bool) -> Result<(Option<Lock>, SqliteConnection, SqlitePool), OpenError> {
     // The lock belongs to the file itself, by whatever name it is called.
     let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let lock = Lock::take(path)?;
+    let lock = match Lock::take(path) {
+        Err(OpenError::Locked { .. }) if beside => None,
+        taken => Some(taken?),
+    };
     make_private(path)?;
     let mut writer = options(path).pragma("temp_store", "MEMORY").connect().await?;
-    migrations().run(&mut writer).await?;
+    if lock.is_some() {
+        migrations().run(&mut writer).await?;
+    }
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
         .acquire_timeout(READER_WAIT)

@@ -10,10 +10,12 @@ use futures::future::BoxFuture;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::StoreError;
 use super::db::may_pass;
 use super::sql::Connection;
+use crate::meter::meter;
 
 /// Most operations in one transaction.
 pub(super) const BATCH_MAX: usize = 256;
@@ -163,8 +165,12 @@ async fn set_synced(db: &mut SqliteConnection, synced: bool) -> Result<(), sqlx:
 async fn write_batch(db: &mut SqliteConnection, batch: VecDeque<Box<dyn Job>>) {
     let mut parts = VecDeque::from([batch]);
     while let Some(mut part) = parts.pop_front() {
+        let began = Instant::now();
         match write_once(db, &mut part).await {
-            Ok(()) => part.into_iter().for_each(|job| job.settle(None)),
+            Ok(()) => {
+                meter().committed("write", part.len(), began.elapsed());
+                part.into_iter().for_each(|job| job.settle(None));
+            }
             Err(error) if part.len() > 1 && !may_pass(&error) => {
                 let rest = part.split_off(part.len() / 2);
                 parts.push_front(rest);

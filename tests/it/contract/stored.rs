@@ -7,7 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 use weir::clock::Clock as _;
 use weir::model::id::{EndpointId, RunId, WorkflowId};
-use weir::model::journal::Outcome;
+use weir::model::journal::{Message, Outcome};
 use weir::model::plugin::{PluginDigest, PluginRef, ToolLock};
 use weir::store::{
     Added, Created, EndpointChange, Idempotency, NewEndpoint, NewPlugin, NewRevision, NewRun, Next, PageRequest,
@@ -223,6 +223,78 @@ pub(super) async fn revisions_that_are_made_at_once_get_numbers_of_their_own(db:
         made.into_iter().map(|workflow| workflow.expect("changed").expect("there").revision.number).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (2..=21).collect::<Vec<_>>());
+}
+
+pub(super) async fn keys_are_known_by_their_digests(db: Database) {
+    let knows = async |hash: u8| db.store.knows_api_key(&[hash; 32]).await.expect("readable");
+    assert_eq!(knows(1).await, (false, false));
+    assert!(db.store.add_api_key("b".to_owned(), [1; 32]).await.expect("written"));
+    assert!(!db.store.add_api_key("b".to_owned(), [2; 32]).await.expect("written"));
+    assert!(db.store.add_api_key("a".to_owned(), [3; 32]).await.expect("written"));
+    assert_eq!((knows(1).await, knows(2).await, knows(3).await), ((true, true), (true, false), (true, true)));
+    let names: Vec<_> = db.store.api_keys().await.expect("readable").into_iter().map(|key| key.name).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert!(db.store.delete_api_key("b".to_owned()).await.expect("written"));
+    assert!(!db.store.delete_api_key("b".to_owned()).await.expect("written"));
+    assert_eq!((knows(1).await, knows(3).await), ((true, false), (true, true)));
+}
+
+/// An id that was made at the clock's time, or one that says nothing of its time.
+fn id(db: &Database, n: u128, timeless: bool) -> RunId {
+    let millis = u128::try_from(db.clock.now().as_micros() / 1000).expect("after 1970");
+    RunId(Uuid::from_u128(if timeless { n | 0xf << 124 } else { millis << 80 | 7 << 76 | n }))
+}
+
+pub(super) async fn what_ended_long_ago_is_swept_away_and_nothing_else(db: Database) {
+    let finished = async |n: u128, timeless: bool| {
+        let run = NewRun { id: id(&db, n, timeless), ..db.run(n) };
+        assert_eq!(db.store.create_run(run.clone()).await.expect("created"), Created::New);
+        let mut claimed = db.claim(run.id).await.expect("free");
+        db.write(&mut claimed, &db.started()).await;
+        db.store.send(run.id, Message::Cancel).await.expect("sent");
+        db.write(&mut claimed, &db.finish(Outcome::Succeeded)).await;
+        run.id
+    };
+    let mut old = Vec::new();
+    for n in 1..=25 {
+        old.push(finished(n, n > 20).await);
+    }
+    let waits = NewRun { id: id(&db, 50, false), ..db.run(50) };
+    assert_eq!(db.store.create_run(waits.clone()).await.expect("created"), Created::New);
+    db.clock.advance(Duration::from_secs(100 * 86_400));
+    let young = [finished(60, false).await, finished(61, true).await];
+    let ended_before = db.clock.now().minus(Duration::from_secs(86_400));
+    let (mut after, mut deleted) = (None, 0);
+    loop {
+        let swept = db.store.sweep(after, ended_before, 10).await.expect("swept");
+        deleted += swept.deleted;
+        assert!(swept.deleted <= 10);
+        let Some(last) = swept.last else { break };
+        after = Some(last);
+    }
+    assert_eq!(deleted, 25);
+    for run in old {
+        assert!(db.store.run(run).await.expect("readable").is_none());
+        assert!(db.store.journal(run, 0, 10).await.expect("readable").is_empty());
+        assert!(db.store.messages(run, 0).await.expect("readable").is_empty());
+    }
+    for run in [young[0], young[1], waits.id] {
+        assert!(db.store.run(run).await.expect("readable").is_some());
+    }
+    assert_eq!(db.store.journal(young[0], 0, 10).await.expect("readable").len(), 2);
+}
+
+pub(super) async fn the_pulse_tells_of_the_oldest_claimable_run(db: Database) {
+    db.store.ready().await.expect("ready");
+    let oldest = async || db.store.pulse().await.expect("readable").oldest_claimable;
+    assert_eq!(oldest().await, Duration::ZERO);
+    db.create(1).await;
+    db.clock.advance(Duration::from_secs(5));
+    assert_eq!(oldest().await, Duration::from_secs(3));
+    assert_eq!(db.due().await.len(), 1);
+    assert_eq!(oldest().await, Duration::ZERO);
+    db.clock.advance(LEASE);
+    assert_eq!(oldest().await, LEASE + Duration::from_secs(3));
 }
 
 #[tokio::test]

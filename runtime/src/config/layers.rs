@@ -1,110 +1,23 @@
-//! The configuration: embedded commented defaults, then a file, then the environment, then flags.
-//!
-//! `default.toml` is the documentation of every setting. Each layer is checked by itself, so that an error names the
-//! place where the value was given.
+//! The layers of the configuration: embedded defaults, a file, the environment, flags. Each is checked by itself, so that an
+//! error names the place where the value was given.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
-use serde::Deserialize;
 use toml::{Table, Value};
-use weir_host::egress::{EgressSettings, Policy};
-use weir_host::plugin::{GuestLimits, HostLimits};
 
-use crate::engine::EngineSettings;
-use crate::model::limits::Limits;
-use crate::store::Location;
-
-/// The commented defaults.
-pub const DEFAULTS: &str = include_str!("default.toml");
+use super::{Config, ConfigError, DEFAULTS, Role};
 
 /// The configuration file that is read when none is named.
 const FILE: &str = "weir.toml";
+
+/// The source of a setting that nobody gave.
+const DEFAULT: &str = "default";
 
 /// Whether a variable is no setting although it begins with `WEIR_`: one names the file, the others are set by
 /// Kubernetes for every container beside a service named `weir`.
 fn is_no_setting(name: &str) -> bool {
     ["WEIR_CONFIG", "WEIR_PORT"].contains(&name) || name.starts_with("WEIR_PORT_") || name.starts_with("WEIR_SERVICE_")
-}
-
-/// An embedded process owns its database file: its claims last as long as the process does.
-const LEASE_EMBEDDED: Duration = Duration::MAX;
-
-/// A configuration that cannot be used. The text names the place and what is allowed.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(String);
-
-/// What this process does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Takes requests and executes runs.
-    All,
-    /// Takes requests only.
-    Api,
-    /// Executes runs only.
-    Worker,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people on a terminal, JSON elsewhere.
-    Auto,
-    /// For people.
-    Human,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Every setting. `default.toml` says what each means.
-#[expect(missing_docs, reason = "default.toml documents the settings, and is what users read")]
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    pub listen: SocketAddr,
-    pub role: Role,
-    pub insecure: bool,
-    pub data_dir: PathBuf,
-    pub database_url: String,
-    pub database_connections_max: u32,
-    pub redis_url: String,
-    pub redis_prefix: String,
-    pub run_state_ttl_seconds: u32,
-    pub master_key: String,
-    pub master_key_file: PathBuf,
-    pub retention_days: u32,
-    pub api_key_hashes: Vec<String>,
-    pub log_format: LogFormat,
-    pub log_level: String,
-    pub concurrent_runs_max: usize,
-    pub lease_seconds: u32,
-    pub shutdown_timeout_seconds: u32,
-    pub egress_allow: Vec<String>,
-    pub connect_timeout_seconds: u32,
-    pub response_max_bytes: usize,
-    pub redirects_max: u32,
-    pub idle_connections_max: usize,
-    pub plugin_max_bytes: usize,
-    pub tool_memory_max_bytes: usize,
-    pub tool_fuel_max_millions: u32,
-    pub tool_calls_max: u32,
-    pub tool_calls_per_plugin_max: u32,
-    pub request_max_bytes: usize,
-    pub webhook_max_bytes: usize,
-    pub wait_max_seconds: u32,
-    pub secret_grace_seconds: u32,
-    pub definition_max_bytes: usize,
-    pub steps_max: usize,
-    pub attempts_max: u32,
-    pub step_timeout_max_seconds: u32,
-    pub run_timeout_max_seconds: u32,
-    pub step_output_max_bytes: usize,
-    pub context_max_bytes: usize,
 }
 
 /// Settings that may be nothing: zero turns them off. Every other number must be at least 1.
@@ -201,7 +114,7 @@ impl Layers {
     }
 
     fn source(&self, key: &str) -> &str {
-        self.sources.iter().find(|(known, _)| known == key).map_or("default", |(_, place)| place)
+        self.sources.iter().find(|(known, _)| known == key).map_or(DEFAULT, |(_, place)| place)
     }
 
     /// The settings in force, as TOML that names where each is from; a password in a URL is left out.
@@ -229,116 +142,22 @@ impl Layers {
     /// # Errors
     /// [`ConfigError`] where a text is not one of those allowed.
     pub fn config(&self) -> Result<Config, ConfigError> {
-        let config: Config = serde_path_to_error::deserialize(self.values.clone()).map_err(|error| {
+        let mut config: Config = serde_path_to_error::deserialize(self.values.clone()).map_err(|error| {
             let key = error.path().to_string();
             ConfigError(format!("{}: `{key}`: {}", self.source(&key), error.inner().message()))
         })?;
+        config.listens = config.role != Role::Worker || self.source("listen") != DEFAULT;
         config.location()?;
         config.egress()?;
+        config.api_key_hashes()?;
         Ok(config)
-    }
-}
-
-impl Config {
-    /// Where the database is.
-    ///
-    /// # Errors
-    /// [`ConfigError`] for anything but an SQLite file, or Postgres together with Redis.
-    pub fn location(&self) -> Result<Location, ConfigError> {
-        let url = &self.database_url;
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            if !["redis://", "rediss://"].iter().any(|scheme| self.redis_url.starts_with(scheme)) {
-                let why =
-                    "a database on Postgres needs Redis beside it: set REDIS_URL to `redis://...` or `rediss://...`";
-                return Err(ConfigError(why.to_owned()));
-            }
-            return Ok(Location::Cluster { url: url.clone(), connections_max: self.database_connections_max });
-        }
-        let Some(file) = url.strip_prefix("sqlite:") else {
-            let scheme = url.split(':').next().unwrap_or_default();
-            return Err(ConfigError(format!(
-                "DATABASE_URL begins with `{scheme}:`; it must be `sqlite:` and a file, or `postgres://...`"
-            )));
-        };
-        let file = file.strip_prefix("//").unwrap_or(file);
-        if file.is_empty() || file.starts_with(':') || file.contains('?') {
-            return Err(ConfigError(format!("DATABASE_URL `{url}` does not name a file after `sqlite:`")));
-        }
-        if !self.redis_url.is_empty() {
-            let why = "REDIS_URL is set, but the database is an embedded one: set DATABASE_URL to `postgres://...` too";
-            return Err(ConfigError(why.to_owned()));
-        }
-        Ok(Location::Embedded { path: self.data_dir.join(file) })
-    }
-
-    /// Where the master key is.
-    #[must_use]
-    pub fn master_key_path(&self) -> PathBuf {
-        self.data_dir.join(&self.master_key_file)
-    }
-
-    /// What http steps are held to.
-    ///
-    /// # Errors
-    /// [`ConfigError`] where an entry of the allow-list cannot be read.
-    pub fn egress(&self) -> Result<EgressSettings, ConfigError> {
-        let policy =
-            Policy::parse(&self.egress_allow).map_err(|error| ConfigError(format!("egress_allow: {error}")))?;
-        Ok(EgressSettings {
-            policy,
-            connect_timeout: Duration::from_secs(self.connect_timeout_seconds.into()),
-            response_max_bytes: self.response_max_bytes,
-            redirects_max: self.redirects_max,
-            idle_connections_max: self.idle_connections_max,
-        })
-    }
-
-    /// What plugins are held to.
-    #[must_use]
-    pub fn plugins(&self) -> HostLimits {
-        HostLimits {
-            guest: GuestLimits {
-                memory_max_bytes: self.tool_memory_max_bytes,
-                fuel: u64::from(self.tool_fuel_max_millions) * 1_000_000,
-                output_max_bytes: self.step_output_max_bytes,
-            },
-            calls: self.tool_calls_max,
-            calls_per_plugin: self.tool_calls_per_plugin_max.min(self.tool_calls_max),
-        }
-    }
-
-    /// What definitions and runs are held to.
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        Limits {
-            definition_max_bytes: self.definition_max_bytes,
-            steps_max: self.steps_max,
-            attempts_max: self.attempts_max,
-            step_timeout_max: Duration::from_secs(self.step_timeout_max_seconds.into()),
-            run_timeout_max: Duration::from_secs(self.run_timeout_max_seconds.into()),
-            step_output_max_bytes: self.step_output_max_bytes,
-            context_max_bytes: self.context_max_bytes,
-        }
-    }
-
-    /// What the engine is held to.
-    #[must_use]
-    pub fn engine(&self) -> EngineSettings {
-        EngineSettings {
-            executes: self.role != Role::Api,
-            concurrent_runs_max: self.concurrent_runs_max,
-            lease: match self.location() {
-                Ok(Location::Cluster { .. }) => Duration::from_secs(self.lease_seconds.into()),
-                _ => LEASE_EMBEDDED,
-            },
-            shutdown_timeout: Duration::from_secs(self.shutdown_timeout_seconds.into()),
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Location;
 
     fn read(env: &[(&str, &str)], flags: &[&str]) -> Result<Config, String> {
         let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

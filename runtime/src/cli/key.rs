@@ -1,0 +1,88 @@
+//! `weir key`: API keys. A key is shown once; what is kept is its digest.
+
+use std::sync::Arc;
+
+use anyhow::bail;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::Subcommand;
+use sha2::{Digest as _, Sha256};
+
+use super::print;
+use crate::clock::{SystemClock, random_bytes};
+use crate::config::Config;
+use crate::store::{KeyHash, Store};
+
+/// Begins every key, so that scanners for leaked secrets know one when they see it.
+const BEGINS: &str = "weir_";
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Make a key and show it, once. From then on every route but webhooks, health and documentation asks for a key.
+    ///
+    /// Works beside a running server, which knows the key at once.
+    Create {
+        /// What to call it, for example who uses it.
+        #[arg(value_name = "NAME")]
+        name: String,
+
+        /// Leave the database alone and show the digest too, for the setting `api_key_hashes`.
+        #[arg(long)]
+        offline: bool,
+    },
+
+    /// Show the names of the keys in the database.
+    List,
+
+    /// Delete a key from the database. It opens nothing from then on.
+    Delete {
+        /// Its name.
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+/// Does what the command says.
+pub(super) async fn run(command: &Command, config: &Config) -> anyhow::Result<()> {
+    if let Command::Create { name, offline: true } = command {
+        let (key, hash) = make();
+        let digest = crate::model::plugin::PluginDigest(hash);
+        return print(&format!("{key}\n\nThis is the key `{name}`. Add its digest to `api_key_hashes`:\n{digest}\n"));
+    }
+    let store = Store::open_beside(&config.location()?, Arc::new(SystemClock)).await?;
+    let done = within(command, &store).await;
+    store.close().await;
+    done
+}
+
+async fn within(command: &Command, store: &Store) -> anyhow::Result<()> {
+    match command {
+        Command::Create { name, .. } => {
+            if name.is_empty() || name.chars().any(char::is_control) || name.len() > 100 {
+                bail!("a key's name has 1 to 100 bytes and no control characters");
+            }
+            let (key, hash) = make();
+            if !store.add_api_key(name.clone(), hash).await? {
+                bail!("there is a key `{name}` already; delete it first, or choose another name");
+            }
+            print(&format!("{key}\n\nThis is the key `{name}`. It is shown this once: keep it in a safe place.\n"))
+        }
+        Command::List => {
+            let keys = store.api_keys().await?;
+            let line = |key: &crate::store::ApiKey| format!("{}  {}\n", key.created_at, key.name);
+            print(&keys.iter().map(line).collect::<String>())
+        }
+        Command::Delete { name } => {
+            if !store.delete_api_key(name.clone()).await? {
+                bail!("there is no key `{name}` in the database");
+            }
+            print(&format!("the key `{name}` is deleted\n"))
+        }
+    }
+}
+
+fn make() -> (String, KeyHash) {
+    let key = format!("{BEGINS}{}", URL_SAFE_NO_PAD.encode(random_bytes::<32>()));
+    let hash = Sha256::digest(&key).into();
+    (key, hash)
+}

@@ -1,0 +1,114 @@
+//! Several processes on Postgres and Redis: what one accepts any of them executes, and what each knows all know.
+
+use serde_json::{Value, json};
+use weir_tests::cluster::Cluster;
+use weir_tests::target::Target;
+use weir_tests::within;
+
+async fn get(target: &Target, path: &str) -> Value {
+    json!([{"type": "http", "name": "call", "url": target.url(path)}, {"type": "persist_snapshot", "name": "kept"}])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_process_accepts_another_executes() {
+    let (cluster, target) = tokio::join!(Cluster::start(), Target::start());
+    let (api, worker) = tokio::join!(cluster.weir("api", &[]), cluster.weir("worker", &[]));
+    let workflow = api.workflow(&get(&target, "/x").await).await;
+    let run = api.run(&workflow, &json!({"who": "Ada"})).await;
+    let finished = api.finished(&run).await;
+    assert_eq!((&finished["status"], &finished["current_step_index"]), (&json!("SUCCEEDED"), &json!(2)), "{finished}");
+    assert_eq!(api.steps(&run).await[0]["result"], json!({"n": 1}));
+    // What clients of the original read from Redis.
+    let key = format!("run:{run}:state");
+    let state: Value = serde_json::from_str(&cluster.redis.command(&["GET", &key]).await).expect("JSON");
+    assert_eq!(
+        (&state["status"], &state["run_id"], &state["workflow_id"]),
+        (&json!("SUCCEEDED"), &json!(run), &json!(workflow))
+    );
+    assert_eq!(state["context"]["call"]["result"], json!({"n": 1}));
+    assert_eq!(state["steps"][1]["status"], "SUCCEEDED");
+    let ttl: u32 = cluster.redis.command(&["TTL", &key]).await.trim().parse().expect("seconds");
+    assert!((86_000..=86_400).contains(&ttl), "{ttl}");
+    // A worker answers for its health, and for nothing else.
+    assert_eq!(worker.get("/health/ready").await.expect(200)["status"], "ready");
+    assert_eq!(worker.get("/workflows").await.status, 404);
+    let metrics = worker.get("/metrics").await.expect(200);
+    assert!(metrics.as_str().expect("text").contains("weir_runs_finished_total{outcome=\"SUCCEEDED\"} 1"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_reaches_the_process_that_drives_the_run() {
+    let (cluster, target) = tokio::join!(Cluster::start(), Target::start());
+    // No renewal sees the message in time: it comes over the wire.
+    let long = ["lease_seconds=3600"];
+    let (api, _worker) = tokio::join!(cluster.weir("api", &long), cluster.weir("worker", &long));
+    target.hold("/slow");
+    let run = api.run(&api.workflow(&get(&target, "/slow").await).await, &Value::Null).await;
+    target.received_at("/slow", 1).await;
+    assert_eq!(api.post(&format!("/runs/{run}/cancel"), &Value::Null).await.status, 202);
+    target.abandoned(1).await;
+    assert_eq!(api.finished(&run).await["status"], "CANCELED");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_redis_runs_are_accepted_and_executed_all_the_same() {
+    let (mut cluster, target) = tokio::join!(Cluster::start(), Target::start());
+    let (api, worker) = tokio::join!(cluster.weir("api", &[]), cluster.weir("worker", &["lease_seconds=3"]));
+    let workflow = api.workflow(&get(&target, "/x").await).await;
+    api.line_with("connected to Redis").await;
+    worker.line_with("connected to Redis").await;
+    cluster.redis.kill();
+    let run = api.run(&workflow, &Value::Null).await;
+    assert_eq!(api.finished(&run).await["status"], "SUCCEEDED");
+    worker.line_with("Redis is away").await;
+    assert_eq!(worker.get("/health/ready").await.expect(200)["status"], "degraded");
+    // A message is found too, by the renewal of the claim.
+    target.hold("/slow");
+    let run = api.run(&api.workflow(&get(&target, "/slow").await).await, &Value::Null).await;
+    target.received_at("/slow", 1).await;
+    assert_eq!(api.post(&format!("/runs/{run}/cancel"), &Value::Null).await.status, 202);
+    assert_eq!(api.finished(&run).await["status"], "CANCELED");
+    cluster.redis.start_again().await;
+    let back = async {
+        while worker.get("/health/ready").await.expect(200)["status"] != "ready" {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("Redis to be found again", back).await;
+    let run = api.run(&workflow, &Value::Null).await;
+    assert_eq!(api.finished(&run).await["status"], "SUCCEEDED");
+    let by_hint = "weir_claims_total{by=\"hint\"}";
+    let metrics = worker.get("/metrics").await.expect(200);
+    assert!(metrics.as_str().expect("text").contains(by_hint), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_postgres_is_away_requests_are_told_to_come_again() {
+    let (mut cluster, target) = tokio::join!(Cluster::start(), Target::start());
+    let weir = cluster.weir("all", &[]).await;
+    let workflow = weir.workflow(&get(&target, "/x").await).await;
+    cluster.postgres.stop(true).await;
+    let refused = weir.post(&format!("/workflows/{workflow}/runs"), &json!({})).await;
+    assert_eq!((refused.status, refused.text("code").as_str()), (503, "unavailable"));
+    assert!(refused.headers.contains_key("retry-after"));
+    assert_eq!(weir.get("/health").await.status, 200);
+    assert_eq!(weir.get("/health/ready").await.status, 503);
+    cluster.postgres.start_again().await;
+    let run = weir.run(&workflow, &Value::Null).await;
+    assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
+    assert_eq!(weir.get("/health/ready").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_with_another_master_key_is_refused() {
+    let cluster = Cluster::start().await;
+    let first = cluster.weir("api", &[]).await;
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let settings = cluster.settings("all", &["master_key=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="]);
+    let args: Vec<String> = settings.iter().map(|setting| format!("--set={setting}")).collect();
+    let args: Vec<&str> = ["serve"].into_iter().chain(args.iter().map(String::as_str)).collect();
+    let output = weir_tests::process::run(dir.path(), &args, &[]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("the master key is not the one"), "{text}");
+    assert_eq!(first.get("/health/ready").await.status, 200);
+}
