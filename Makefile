@@ -4,7 +4,7 @@
 CARGO ?= cargo
 TOOLS ?= $(CURDIR)/target/tools
 
-.PHONY: demo test lint plugins run openapi
+.PHONY: demo test lint chaos plugins run openapi
 
 demo: ## Show the main job on a real server, with real calls, and again after a kill -9
 	@echo "building (the first time takes some minutes) ..."
@@ -18,6 +18,12 @@ test: lint ## Everything that is promised, proved
 	$(CARGO) build --locked -p weir
 	@TOOLS_DIR="$(TOOLS)" bash tests/tools/nextest.sh
 	PATH="$(TOOLS)/bin:$$PATH" TOOLS_DIR="$(TOOLS)" $(CARGO) nextest run --locked --workspace --profile ci
+
+chaos: ## Ten thousand faults in a cluster under load; takes hours (FAULTS=100 is quicker, SEED=1 is another order)
+	@bash tests/tools/system.sh
+	$(CARGO) build --locked -p weir
+	WEIR_CHAOS_FAULTS=$${FAULTS:-10000} WEIR_CHAOS_SEED=$${SEED:-4711} \
+		$(CARGO) test --locked -p weir-tests --test it -- --nocapture the_kill_matrix
 
 lint: ## Format, lints, and (where cargo-deny is installed) licences and sources
 	@bash tests/tools/lint.sh

@@ -1,123 +1,21 @@
 //! Survives anything, part two: a real process, `kill -9`, under load, with a real target that counts.
 
-#![expect(clippy::unwrap_used, reason = "a poisoned lock means that a test has failed already")]
-
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::collections::HashSet;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use weir_tests::load::{Senders, Witness};
 use weir_tests::process::{Weir, answer};
-use weir_tests::target::{Received, Target};
+use weir_tests::target::Target;
 
 const KILLS: usize = 60;
 const SENDERS: usize = 8;
 
-/// Sends deliveries until it is told to stop, each again and again until it is acknowledged.
-async fn send(number: usize, url: watch::Receiver<String>, mut stop: watch::Receiver<bool>) -> Vec<String> {
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    let (mut runs, mut url) = (Vec::new(), url);
-    for delivery in 0.. {
-        let body = json!({"sender": number, "delivery": delivery});
-        let run = loop {
-            let base = url.borrow_and_update().clone();
-            let request = client
-                .post(format!("{base}/webhooks/load"))
-                .header("x-webhook-secret", "s3cret")
-                .header("webhook-id", format!("{number}-{delivery}"))
-                .json(&body);
-            let acknowledged = async { request.send().await.ok()?.json::<Value>().await.ok() }.await;
-            if let Some(run) = acknowledged.as_ref().and_then(|answer| answer["run_id"].as_str()) {
-                break run.to_owned();
-            }
-            // The server is down: try again when it is back, at the latest at the next address.
-            tokio::select! {
-                changed = url.changed() => changed.expect("the test lives"),
-                stopped = stop.changed() => {
-                    stopped.expect("the test lives");
-                    return runs;
-                }
-            }
-        };
-        runs.push(run);
-        if *stop.borrow() {
-            return runs;
-        }
-    }
-    runs
-}
-
-/// What the target knows of one step of one run.
-#[derive(Default)]
-struct Seen {
-    bodies: HashSet<String>,
-    requests: usize,
-}
-
-/// A target that remembers every request by its idempotency key.
-#[derive(Clone, Default)]
-struct Witness {
-    seen: Arc<Mutex<HashMap<String, Seen>>>,
-    repeated: Arc<Mutex<Vec<String>>>,
-}
-
-impl Witness {
-    /// Notes a request and answers how many have come under its key.
-    fn note(&self, received: &Received) -> usize {
-        let key = received.header("idempotency-key").to_owned();
-        let mut seen = self.seen.lock().unwrap();
-        // The second step is only performed when the outcome of the first is on disk.
-        if let Some(run) = key.strip_suffix(":one")
-            && seen.contains_key(&format!("{run}:two"))
-        {
-            self.repeated.lock().unwrap().push(key.clone());
-        }
-        let step = seen.entry(key).or_default();
-        step.requests += 1;
-        step.bodies.insert(String::from_utf8_lossy(&received.body).into_owned());
-        step.requests
-    }
-
-    fn take(&self, run: &str, step: &str) -> Seen {
-        self.seen.lock().unwrap().remove(&format!("{run}:{step}")).expect("it was performed")
-    }
-
-    /// Checks a run against what was seen, and answers how many requests it made.
-    async fn check(&self, weir: &Weir, run: &str) -> usize {
-        let finished = weir.finished(run).await;
-        assert_eq!(finished["status"], "SUCCEEDED", "{finished}");
-        let steps = weir.steps(run).await;
-        let recorded = steps[0]["result"]["nth"].as_u64().expect("a result");
-        let (one, two) = (self.take(run, "one"), self.take(run, "two"));
-        assert!(recorded <= one.requests as u64, "{run} recorded an answer that was never given");
-        // All attempts of a step say the same, and what the recorded outcome before it says.
-        assert_eq!(two.bodies, HashSet::from([json!({ "first": recorded }).to_string()]), "{run}");
-        assert_eq!(one.bodies.len(), 1, "{run}");
-        for (step, requests) in [(&steps[0], one.requests), (&steps[1], two.requests)] {
-            let attempts = usize::try_from(step["attempts"].as_u64().expect("a number")).expect("fits");
-            assert!(requests <= attempts, "{run}: {requests} requests in {attempts} attempts");
-        }
-        let journal = weir.get(&format!("/runs/{run}/journal?limit=100")).await.expect(200);
-        let events = |name: &str| journal.to_string().matches(&format!("\"event\":\"{name}\"")).count();
-        assert_eq!((events("finished"), events("failed")), (1, 0), "{journal}");
-        // What was performed again was in flight at a kill, each time.
-        assert_eq!(events("attempted"), 2 + events("interrupted"), "{journal}");
-        one.requests + two.requests
-    }
-}
-
-/// Kills the server at random moments while `senders` are at work, and answers the runs that were acknowledged.
+/// Kills the server at random moments while senders are at work, and answers the runs that were acknowledged.
 async fn kill_under_load(weir: &mut Weir, target: &Target) -> Vec<String> {
-    let (address, url) = watch::channel(weir.url(""));
-    let (stop, stopped) = watch::channel(false);
-    let mut senders = JoinSet::new();
-    for number in 0..SENDERS {
-        senders.spawn(send(number, url.clone(), stopped.clone()));
-    }
+    let senders = Senders::start(SENDERS, vec![weir.url("")]);
     let mut dice = StdRng::seed_from_u64(4711);
     for kill in 0..KILLS {
         // A random moment is one after a random number of further requests; now and then one during the start.
@@ -129,42 +27,26 @@ async fn kill_under_load(weir: &mut Weir, target: &Target) -> Vec<String> {
             weir.kill();
         }
         weir.restart().await;
-        address.send(weir.url("")).expect("senders live");
+        senders.redirect(vec![weir.url("")]);
     }
-    stop.send(true).expect("senders live");
-    senders.join_all().await.concat()
+    senders.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_kills_lose_nothing_stick_nothing_and_repeat_only_what_was_in_flight() {
-    let (target, witness) = (Target::start().await, Witness::default());
-    for path in ["/one", "/two"] {
-        let witness = witness.clone();
-        // Every attempt gets another answer: whoever starts the next step too early is found out by its body.
-        target.answer_with(path, move |received| {
-            let nth = witness.note(&received);
-            async move { axum::Json(json!({ "nth": nth })) }
-        });
-    }
+    let target = Target::start().await;
+    let (witness, steps) = Witness::watch(&target);
     let mut weir = Weir::start(&["log_level=warn,weir::app=info"]).await;
-    let workflow = weir
-        .workflow(&json!([
-            {"type": "http", "name": "one", "method": "POST", "url": target.url("/one"), "json": "{{ trigger.body }}"},
-            {"type": "http", "name": "two", "method": "POST", "url": target.url("/two"),
-             "json": {"first": "{{ steps.one.result.nth }}"}},
-            {"type": "persist_snapshot", "name": "kept"},
-        ]))
-        .await;
-    weir.endpoint(&workflow, "load").await;
+    weir.endpoint(&weir.workflow(&steps).await, "load").await;
     let runs = kill_under_load(&mut weir, &target).await;
     assert!(runs.len() >= KILLS, "{} runs are no load", runs.len());
     assert_eq!(runs.iter().collect::<HashSet<_>>().len(), runs.len(), "two deliveries were answered with one run");
 
     let mut requests = 0;
     for run in &runs {
-        requests += witness.check(&weir, run).await;
+        requests += witness.check(&weir, run, true).await;
     }
-    assert_eq!(*witness.repeated.lock().unwrap(), Vec::<String>::new(), "steps were repeated after a later one began");
+    assert_eq!(witness.repeated(), Vec::<String>::new(), "steps were repeated after a later one began");
     for status in ["QUEUED", "RUNNING", "WAITING", "FAILED", "CANCELED"] {
         let left = weir.get(&format!("/runs?status={status}")).await.expect(200);
         assert_eq!(left["items"], json!([]), "{status}");

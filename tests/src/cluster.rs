@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use crate::postgres::Postgres;
 use crate::process::Weir;
+use crate::proxy::Proxy;
 use crate::redis::Redis;
 
 /// 32 bytes in base64, for tests.
@@ -19,6 +20,8 @@ pub struct Cluster {
     pub redis: Redis,
     /// URL of the database.
     pub database: String,
+    /// What stands between the processes and Postgres, and between them and Redis, if anything does.
+    pub proxies: Option<(Proxy, Proxy)>,
 }
 
 impl Cluster {
@@ -26,16 +29,27 @@ impl Cluster {
     pub async fn start() -> Self {
         let (postgres, redis) = tokio::join!(Postgres::start(), Redis::start());
         let database = postgres.database().await;
-        Self { postgres, redis, database }
+        Self { postgres, redis, database, proxies: None }
+    }
+
+    /// The same with a proxy in front of each, which the processes go through.
+    pub async fn behind_proxies() -> Self {
+        let cluster = Self::start().await;
+        let proxies = (Proxy::start(cluster.postgres.port()).await, Proxy::start(cluster.redis.port()).await);
+        Self { proxies: Some(proxies), ..cluster }
     }
 
     /// The settings of a process with this role.
     #[must_use]
     pub fn settings(&self, role: &str, more: &[&str]) -> Vec<String> {
+        let (database, redis) = match &self.proxies {
+            Some((postgres, redis)) => (postgres.url(&self.database), redis.url(&self.redis.url())),
+            None => (self.database.clone(), self.redis.url()),
+        };
         let mut settings = vec![
             format!("role={role}"),
-            format!("database_url={}", self.database),
-            format!("redis_url={}", self.redis.url()),
+            format!("database_url={database}"),
+            format!("redis_url={redis}"),
             format!("master_key={MASTER_KEY}"),
             "egress_allow=127.0.0.1".to_owned(),
         ];
