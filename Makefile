@@ -4,7 +4,7 @@
 CARGO ?= cargo
 TOOLS ?= $(CURDIR)/target/tools
 
-.PHONY: demo test lint chaos plugins run openapi
+.PHONY: demo test lint bench chaos plugins run openapi
 
 demo: ## Show the main job on a real server, with real calls, and again after a kill -9
 	@echo "building (the first time takes some minutes) ..."
@@ -18,6 +18,12 @@ test: lint ## Everything that is promised, proved
 	$(CARGO) build --locked -p weir
 	@TOOLS_DIR="$(TOOLS)" bash tests/tools/nextest.sh
 	PATH="$(TOOLS)/bin:$$PATH" TOOLS_DIR="$(TOOLS)" $(CARGO) nextest run --locked --workspace --profile ci
+
+bench: ## Measure both modes on servers of its own, beside what the machine could do at most (RUNS=2000 is quicker)
+	@bash tests/tools/system.sh
+	$(CARGO) build --locked --release -p weir
+	@weir="$$($(CARGO) metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/weir"; \
+		$(CARGO) run --quiet --locked -p weir-tests --example bench -- "$$weir" $${RUNS:-20000}
 
 chaos: ## Ten thousand faults in a cluster under load; takes hours (FAULTS=100 is quicker, SEED=1 is another order)
 	@bash tests/tools/system.sh

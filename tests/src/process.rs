@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use reqwest::{Method, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,12 +13,22 @@ use tokio::sync::watch;
 
 use crate::within;
 
+static BINARY: OnceLock<PathBuf> = OnceLock::new();
+
+/// Tries another program than the one that was built with the tests. Only the first call counts.
+pub fn use_binary(path: PathBuf) {
+    let _ = BINARY.set(path);
+}
+
 /// The binary under test: built by the same cargo command into the same target directory.
 ///
 /// # Panics
 /// When it is not there.
 #[must_use]
 pub fn binary() -> PathBuf {
+    if let Some(path) = BINARY.get() {
+        return path.clone();
+    }
     let test = std::env::current_exe().expect("the test has a path");
     let path = test.parent().and_then(Path::parent).expect("target directory").join("weir");
     assert!(path.exists(), "{} is missing: `make test` builds it first (cargo build -p weir)", path.display());

@@ -30,7 +30,8 @@ use server::Server;
 pub use guest::module;
 
 use crate::config::Config;
-use crate::store::probe::commit_rows;
+use crate::store::Location;
+use crate::store::probe::{Place, commit_rows};
 
 /// Connections of a workload, and writers of the limit beside it.
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
@@ -75,6 +76,8 @@ struct Bench {
     bare: Client,
     sandbox: Sandbox,
     dir: tempfile::TempDir,
+    /// The database of a cluster, where that is what is measured.
+    postgres: Option<String>,
     bar: ProgressBar,
     hooks: Hooks,
     name: String,
@@ -98,7 +101,7 @@ impl Bench {
             bail!("{url}: the load generator only talks to this machine");
         }
         let dir = server::scratch(&options.dir)?;
-        let server = options.url.is_none().then(|| Server::start(dir.path())).transpose()?;
+        let server = options.url.is_none().then(|| Server::start(dir.path(), config)).transpose()?;
         let url = server.as_ref().map(|server| server.url.clone()).or_else(|| options.url.clone());
         let url = url.context("a server")?;
         let mut tasks = JoinSet::new();
@@ -108,7 +111,11 @@ impl Bench {
         client.upload(plugin.clone()).await?;
         let hooks = Hooks::make(&client, &handler).await?;
         let style = ProgressStyle::with_template("{msg:<46} {wide_bar} {pos:>6}/{len} {elapsed}")?;
-        let name = server.as_ref().map_or_else(|| url.to_string(), |_| "a server of its own".to_owned());
+        let name = match (&server, config.location()?) {
+            (None, _) => url.to_string(),
+            (Some(_), Location::Embedded { .. }) => "a server of its own, embedded".to_owned(),
+            (Some(_), Location::Cluster { .. }) => "a server of its own, on Postgres and Redis".to_owned(),
+        };
         Ok(Self {
             runs: options.runs,
             sandbox: Sandbox::new(config, &plugin).await?,
@@ -116,6 +123,10 @@ impl Bench {
             client,
             bare,
             dir,
+            postgres: match config.location()? {
+                Location::Cluster { url, .. } => Some(url),
+                Location::Embedded { .. } => None,
+            },
             bar: ProgressBar::new(0).with_style(style),
             hooks,
             name,
@@ -162,9 +173,10 @@ impl Bench {
             ("one-row commits, 64 writers", MANY, 1, &mut samples.commits_many),
             ("rows in batches", 1, BATCH, &mut samples.rows),
         ];
+        let place = self.postgres.as_deref().map_or(Place::Directory(self.dir.path()), Place::Postgres);
         for (what, writers, batch, (rows, time)) in probes {
             self.part(what, 0);
-            let committed = commit_rows(self.dir.path(), writers, batch, PROBE).await?;
+            let committed = commit_rows(place, writers, batch, PROBE).await?;
             *rows += committed.rows;
             *time += committed.time;
         }

@@ -8,11 +8,17 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, bail};
 use axum::Router;
 use axum::routing::{get, post};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use url::Url;
+
+use crate::clock::random_bytes;
+use crate::config::Config;
+use crate::store::Location;
 
 /// A server of the load generator's own.
 pub(super) struct Server {
@@ -21,11 +27,22 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts this very program on a free port.
-    pub(super) fn start(dir: &Path) -> anyhow::Result<Self> {
+    /// Starts this very program on a free port: on a database of its own in `dir`, or on the cluster's that `config` names.
+    pub(super) fn start(dir: &Path, config: &Config) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["serve", "--listen=127.0.0.1:0", "--set=egress_allow=127.0.0.1", "--set=log_format=json"]);
         command.arg("--set=log_level=warn,weir::app=info").arg(format!("--data-dir={}", dir.display()));
+        if let Location::Cluster { url, .. } = config.location()? {
+            // By way of the environment: arguments can be read by everybody on the machine.
+            let key = if config.master_key.is_empty() {
+                STANDARD.encode(random_bytes::<32>())
+            } else {
+                config.master_key.clone()
+            };
+            command.env("DATABASE_URL", url).env("REDIS_URL", &config.redis_url).env("WEIR_MASTER_KEY", key);
+        } else {
+            command.env_remove("DATABASE_URL").env_remove("WEIR_DATABASE_URL");
+        }
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("weir serve")?;
         let stderr = child.stderr.take().context("weir serve")?;
         let mut lines = BufReader::new(stderr).lines();

@@ -46,7 +46,8 @@ pub(super) struct Cluster {
     pub(super) notes: Lane<AppendOp>,
 }
 
-fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
+/// How this program connects.
+pub(super) fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
     let options = PgConnectOptions::from_str(url)?;
     // A statement that nobody waits for any more must not hold its locks. A statement of the server itself that is
     // stuck ends a little later than the patience of whoever sent it.
@@ -107,7 +108,7 @@ async fn migrate(options: &PgConnectOptions) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Opens a connection of a lane.
+/// Opens a connection outside the pools.
 pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
     in_time(options.connect()).await
 }

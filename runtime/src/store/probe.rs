@@ -6,16 +6,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::db::may_pass;
-use super::{OpenError, StoreError, sqlite};
+use super::{OpenError, StoreError, postgres, sqlite};
 use crate::clock::new_id;
 
 /// Bytes of a row beside its keys: what the creation of a run by a webhook writes.
 const ROW_BYTES: usize = 320;
+
+/// Where rows are committed.
+#[derive(Clone, Copy, Debug)]
+pub enum Place<'p> {
+    /// In an SQLite file in this directory.
+    Directory(&'p Path),
+    /// In a table of this Postgres database, which goes away afterwards.
+    Postgres(&'p str),
+}
 
 /// Rows committed, and how long that took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,32 +36,67 @@ pub struct Committed {
     pub time: Duration,
 }
 
-/// Commits rows into a scratch database in `dir` for about `time`: `writers` connections, each with `batch` rows in a
-/// transaction. Durable, with the settings of the real database, and prepared.
+/// Commits rows into a scratch table for about `time`: `writers` connections, each with `batch` rows in a transaction.
+/// Durable, with the settings of the real database, and prepared.
 ///
 /// # Errors
-/// When there is no room for the database.
-pub async fn commit_rows(dir: &Path, writers: usize, batch: usize, time: Duration) -> Result<Committed, OpenError> {
-    let path = dir.join(format!("probe-{}.db", new_id()));
-    let mut first = sqlite::scratch(&path).await?;
-    let table = "CREATE TABLE rows (id BLOB NOT NULL PRIMARY KEY, workflow_id BLOB NOT NULL, content BLOB NOT NULL) WITHOUT ROWID";
-    sqlx::query(table).execute(&mut first).await.map_err(StoreError::from)?;
-    let mut connections = vec![first];
-    for _ in 1..writers {
-        connections.push(sqlite::scratch(&path).await?);
-    }
+/// When there is no room for the table.
+pub async fn commit_rows(
+    place: Place<'_>,
+    writers: usize,
+    batch: usize,
+    time: Duration,
+) -> Result<Committed, OpenError> {
     let rows = Arc::new(AtomicU64::new(0));
-    let (began, mut writing) = (Instant::now(), JoinSet::new());
-    for connection in connections {
-        writing.spawn(write(connection, batch, began + time, Arc::clone(&rows)));
-    }
-    while let Some(written) = writing.join_next().await {
-        written.unwrap_or(Ok(())).map_err(StoreError::from)?;
+    let name = format!("probe_{}", new_id().simple());
+    let mut writing = JoinSet::new();
+    let began;
+    match place {
+        Place::Directory(dir) => {
+            let path = dir.join(format!("{name}.db"));
+            let mut first = sqlite::scratch(&path).await?;
+            let table = "CREATE TABLE rows (id BLOB NOT NULL PRIMARY KEY, workflow_id BLOB NOT NULL, \
+                         content BLOB NOT NULL) WITHOUT ROWID";
+            sqlx::query(table).execute(&mut first).await?;
+            let mut connections = vec![first];
+            for _ in 1..writers {
+                connections.push(sqlite::scratch(&path).await?);
+            }
+            began = Instant::now();
+            for connection in connections {
+                writing.spawn(write_sqlite(connection, batch, began + time, Arc::clone(&rows)));
+            }
+            wait(&mut writing).await?;
+        }
+        Place::Postgres(url) => {
+            let options = postgres::options(url)?;
+            let mut first = postgres::connect(&options).await?;
+            let table = "(id uuid NOT NULL PRIMARY KEY, workflow_id uuid NOT NULL, content bytea NOT NULL)";
+            sqlx::query(AssertSqlSafe(format!("CREATE TABLE {name} {table}"))).execute(&mut first).await?;
+            let mut connections = Vec::new();
+            for _ in 0..writers {
+                connections.push(postgres::connect(&options).await?);
+            }
+            began = Instant::now();
+            for connection in connections {
+                writing.spawn(write_postgres(connection, name.clone(), batch, began + time, Arc::clone(&rows)));
+            }
+            let written = wait(&mut writing).await;
+            sqlx::query(AssertSqlSafe(format!("DROP TABLE {name}"))).execute(&mut first).await?;
+            written?;
+        }
     }
     Ok(Committed { rows: rows.load(Ordering::Relaxed), time: began.elapsed() })
 }
 
-async fn write(
+async fn wait(writing: &mut JoinSet<Result<(), sqlx::Error>>) -> Result<(), StoreError> {
+    while let Some(written) = writing.join_next().await {
+        written.unwrap_or(Ok(()))?;
+    }
+    Ok(())
+}
+
+async fn write_sqlite(
     mut db: SqliteConnection,
     batch: usize,
     until: Instant,
@@ -74,6 +119,28 @@ async fn write(
                 .await?;
         }
         transaction.commit().await?;
+        rows.fetch_add(batch as u64, Ordering::Relaxed);
+    }
+    db.close().await
+}
+
+async fn write_postgres(
+    mut db: PgConnection,
+    table: String,
+    batch: usize,
+    until: Instant,
+    rows: Arc<AtomicU64>,
+) -> Result<(), sqlx::Error> {
+    let insert = format!("INSERT INTO {table} SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bytea[])");
+    let (workflow, content) = (new_id(), vec![b'x'; ROW_BYTES]);
+    while Instant::now() < until {
+        let ids: Vec<Uuid> = (0..batch).map(|_| new_id()).collect();
+        sqlx::query(AssertSqlSafe(insert.clone()))
+            .bind(ids)
+            .bind(vec![workflow; batch])
+            .bind(vec![content.as_slice(); batch])
+            .execute(&mut db)
+            .await?;
         rows.fetch_add(batch as u64, Ordering::Relaxed);
     }
     db.close().await
