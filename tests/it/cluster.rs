@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 use weir_tests::cluster::Cluster;
+use weir_tests::process::Weir;
+use weir_tests::redis::Redis;
 use weir_tests::target::Target;
 use weir_tests::within;
 
@@ -111,4 +113,67 @@ async fn a_process_with_another_master_key_is_refused() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && text.contains("the master key is not the one"), "{text}");
     assert_eq!(first.get("/health/ready").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_may_ask_for_a_password_speak_tls_and_be_shared_under_a_prefix() {
+    let (mut cluster, target) = tokio::join!(Cluster::start(), Target::start());
+    cluster.redis = Redis::start_tls(&["--requirepass", "hush"]).await;
+    let certificate = format!("SSL_CERT_FILE={}", cluster.redis.certificate().display());
+    let start = async |role: &str| {
+        let settings = cluster.settings(role, &["redis_prefix=ours"]);
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        let dir = std::sync::Arc::new(tempfile::TempDir::new().expect("a directory"));
+        Weir::start_in(dir, &settings, &["env", &certificate]).await
+    };
+    let (api, worker) = tokio::join!(start("api"), start("worker"));
+    api.line_with("connected to Redis").await;
+    worker.line_with("connected to Redis").await;
+    let run = api.run(&api.workflow(&get(&target, "/x").await).await, &Value::Null).await;
+    assert_eq!(api.finished(&run).await["status"], "SUCCEEDED");
+    assert!(cluster.redis.command(&["GET", &format!("run:{run}:state")]).await.contains("SUCCEEDED"));
+    // A hint that nobody takes shows the name of the list.
+    worker.signal(rustix::process::Signal::STOP);
+    let run = api.run(&api.workflow(&get(&target, "/x").await).await, &Value::Null).await;
+    let kept = async {
+        while !cluster.redis.command(&["KEYS", "*"]).await.contains(&run) {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the copy of a queued run", kept).await;
+    worker.signal(rustix::process::Signal::CONT);
+    assert_eq!(api.finished(&run).await["status"], "SUCCEEDED");
+    assert!(!api.log().iter().chain(&worker.log()).any(|line| line.contains("hush")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_of_high_priority_go_first() {
+    let (cluster, target) = tokio::join!(Cluster::start(), Target::start());
+    let api = cluster.weir("api", &[]).await;
+    let start = async |priority: &str| {
+        let steps = json!([{"type": "http", "url": target.url(&format!("/{priority}"))}]);
+        let definition = json!({"version": "1.0", "priority": priority, "steps": steps});
+        let created = api.post("/workflows/", &json!({"name": priority, "definition": definition})).await;
+        api.run(&created.text("id"), &Value::Null).await
+    };
+    let mut runs = Vec::new();
+    for priority in ["low", "normal", "high"] {
+        runs.push(start(priority).await);
+    }
+    let all_hinted = async {
+        for list in ["{weir}:hints:low", "{weir}:hints:normal", "{weir}:hints:high"] {
+            while cluster.redis.command(&["LLEN", list]).await.trim() != "1" {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    within("the hints", all_hinted).await;
+    // Not due yet: only the hints lead to them.
+    cluster.sql("UPDATE runs SET due_at = due_at + 3600000000").await;
+    let _worker = cluster.weir("worker", &["concurrent_runs_max=1"]).await;
+    for run in &runs {
+        assert_eq!(api.finished(run).await["status"], "SUCCEEDED");
+    }
+    let order: Vec<String> = target.all().into_iter().map(|received| received.uri).collect();
+    assert_eq!(order, ["/high", "/normal", "/low"]);
 }

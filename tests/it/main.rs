@@ -11,6 +11,7 @@ mod door;
 mod egress;
 mod engine;
 mod errors;
+mod fence;
 mod kill;
 mod openapi;
 mod original;

@@ -104,3 +104,60 @@ async fn the_store_goes_on_by_itself_when_postgres_was_restarted() {
         assert!(db.store.run(claimed.claim.run).await.expect("readable").is_some());
     }
 }
+
+/// Rows of `runs` that were read through an index, and sequential scans of it, since the statistics were reset. The backends
+/// of the store must have ended: they report at their end.
+async fn effort(server: &weir_tests::postgres::Postgres, url: &str) -> (u64, u64) {
+    let sql = "SELECT seq_scan, idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'runs'";
+    let row = server.psql(url, sql).await;
+    let (scans, rows) = row.trim().split_once('|').expect("two columns");
+    (scans.parse().expect("a number"), rows.parse().expect("a number"))
+}
+
+/// What claims cost in a database with `n` finished and `n` waiting runs, and fifty that are due.
+async fn cost_of_claims(n: u32) -> u64 {
+    let mut db = postgres().await;
+    let now = db.clock.now().as_micros();
+    let weir::store::Location::Cluster { url, .. } = db.location.clone() else { panic!("shared") };
+    let columns = "id, workflow_id, revision, input, created_at, due_at, seq, outcome, finished_at";
+    let fill = |from: u32, count: u32, due_at: &str, outcome: &str| {
+        format!(
+            "INSERT INTO runs ({columns}) SELECT lpad(to_hex(n), 32, '0')::uuid, '{}', 1, 'null', {now}, {due_at}, 1, {outcome}, NULL \
+             FROM generate_series({}, {}) AS n;",
+            super::WORKFLOW,
+            from + 1,
+            from + count,
+        )
+    };
+    let fill = [
+        fill(0, n, "NULL", "'SUCCEEDED'"),
+        fill(n, n, &format!("{now} + 3600000000 + n"), "NULL"),
+        fill(2 * n, 50, &format!("{now} - n"), "NULL"),
+        "ANALYZE".to_owned(),
+    ];
+    for sql in fill {
+        server(&mut db).psql(&url, &sql).await;
+    }
+    server(&mut db).psql(&url, "SELECT pg_stat_reset()").await;
+    let store = db.another().await;
+    let due = store.claim_due(30, LEASE).await.expect("claims");
+    assert_eq!(due.len(), 30);
+    assert_eq!(store.claim_due(30, LEASE).await.expect("claims").len(), 20);
+    assert!(store.claim_suspect(LEASE).await.expect("claims").is_none());
+    assert_eq!(store.claim(due.iter().map(|due| due.claim.run).collect(), LEASE).await.expect("claims").len(), 0);
+    let tokens: Vec<_> = due.iter().map(|due| (due.claim.run, due.claim.token)).collect();
+    assert_eq!(store.renew(&tokens, LEASE).await.expect("renewed").held.len(), 30);
+    store.next_due().await.expect("readable");
+    store.pulse().await.expect("readable");
+    store.close().await;
+    let (scans, rows) = effort(server(&mut db), &url).await;
+    assert_eq!(scans, 0, "a statement read the whole table");
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_claims_cost_does_not_grow_with_finished_or_waiting_runs() {
+    let (few, many) = (cost_of_claims(5_000).await, cost_of_claims(50_000).await);
+    println!("{few} rows read beside 10,000 other runs, {many} beside 100,000");
+    assert!(many <= few + few / 4, "{few} rows became {many}");
+}
