@@ -84,21 +84,21 @@ impl<'b> Driver<'b> {
         let state = match read_state(&bench.store, claim.run, Some(claim.seq)).await {
             Ok(state) => state,
             Err(error @ StoreError::Unavailable(_)) => return Err(store_gone(&error)),
-            Err(error) => return Err(end(bench, &mut claim, None, unreadable(&error)).await),
+            Err(error) => return Err(end(bench, &mut claim, workflow_id, None, unreadable(&error)).await),
         };
         if interrupts >= INTERRUPTS_SUSPECT + INTERRUPTS_ALONE_MAX {
             let message = format!("the process died {interrupts} times in a row while it performed this run");
             let failure = Failure::new(FailureCode::Quarantined, message);
-            return Err(end(bench, &mut claim, Some(state), failure).await);
+            return Err(end(bench, &mut claim, workflow_id, Some(state), failure).await);
         }
         let parsed = bench.revisions.get(&bench.store, &bench.limits, workflow_id, revision).await;
         let parsed = match parsed.map_err(|error| store_gone(&error))? {
             Ok(parsed) => parsed,
-            Err(failure) => return Err(end(bench, &mut claim, Some(state), failure).await),
+            Err(failure) => return Err(end(bench, &mut claim, workflow_id, Some(state), failure).await),
         };
         let input: Value = match serde_json::from_slice(&input) {
             Ok(input) => input,
-            Err(error) => return Err(end(bench, &mut claim, Some(state), unreadable(&error)).await),
+            Err(error) => return Err(end(bench, &mut claim, workflow_id, Some(state), unreadable(&error)).await),
         };
         let run = RunFacts {
             id: claim.run,
@@ -250,6 +250,7 @@ impl<'b> Driver<'b> {
     async fn release(&mut self, until: Timestamp) -> Result<Drove, Ended> {
         if self.pending.is_empty() {
             give_back(self.bench, &self.claim, until, self.state.received).await?;
+            self.show(true);
             return Ok(Drove::Released);
         }
         self.flush(Next::Wait(until), false).await?;

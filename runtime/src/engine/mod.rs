@@ -274,8 +274,11 @@ impl Engine {
                 Some(driver) => driver.poke(),
                 None => {
                     // Whoever drives it may be another process.
-                    self.inner.bench.wire.tell(News::Message(run));
-                    self.message_came(run, message);
+                    let canceled = message == Message::Cancel;
+                    self.inner.bench.wire.tell(if canceled { News::Canceled(run) } else { News::Message(run) });
+                    if !canceled || !self.ends_here(run) {
+                        self.inner.bench.wire.push(run, Priority::High);
+                    }
                 }
             }
         }
@@ -324,12 +327,9 @@ impl Engine {
         Ok(Inspection { parsed, state: persist::read_state(&bench.store, run.id, None).await? })
     }
 
-    /// Sees to it that somebody looks at a run which nobody in this process drives.
-    fn message_came(&self, run: RunId, message: Message) {
-        let ends_here = message == Message::Cancel && self.inner.settings.executes;
-        if !ends_here || self.inner.canceled.0.try_send(run).is_err() {
-            self.inner.bench.wire.push(run, Priority::High);
-        }
+    /// Whether this process tries to end a run at once that somebody canceled and nobody drives here.
+    fn ends_here(&self, run: RunId) -> bool {
+        self.inner.settings.executes && self.inner.canceled.0.try_send(run).is_ok()
     }
 
     /// Hears what other processes tell, until the engine stops.
@@ -345,9 +345,14 @@ impl Engine {
                     // Nobody may be waiting for it.
                     let _ = self.inner.finished.send(run);
                 }
-                Ok(News::Message(run)) => {
-                    if let Some(driver) = self.driven().get(&run) {
-                        driver.poke();
+                Ok(news @ (News::Message(run) | News::Canceled(run))) => {
+                    let driver = self.driven().get(&run).cloned();
+                    match driver {
+                        Some(driver) => driver.poke(),
+                        None if news == News::Canceled(run) => {
+                            self.ends_here(run);
+                        }
+                        None => {}
                     }
                 }
                 // What was missed is found by polls and renewals.

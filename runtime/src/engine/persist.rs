@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::Workbench;
 use super::driver::{Drove, Ended};
 use crate::model::error::Failure;
-use crate::model::id::RunId;
+use crate::model::id::{RunId, WorkflowId};
 use crate::model::journal::{Event, Outcome};
 use crate::model::state::RunState;
 use crate::model::time::Timestamp;
 use crate::store::{Append, Appended, Claim, Next, Store, StoreError};
+use crate::wire::{self, HotCopy};
 
 /// How long the driver waits before it repeats a write that the database could not take: the first time, and at most.
 const REWRITE_FIRST: Duration = Duration::from_millis(50);
@@ -78,7 +79,13 @@ pub(super) async fn new_messages(bench: &Workbench, run: RunId, received: u32) -
 
 /// Ends a run that cannot be advanced. Its journal stays one that can be folded, unless it was none before: then
 /// there is no state.
-pub(super) async fn end(bench: &Workbench, claim: &mut Claim, state: Option<RunState>, failure: Failure) -> Ended {
+pub(super) async fn end(
+    bench: &Workbench,
+    claim: &mut Claim,
+    workflow: WorkflowId,
+    state: Option<RunState>,
+    failure: Failure,
+) -> Ended {
     let at = bench.clock.now();
     let (mut events, mut received) = (Vec::new(), 0);
     if let Some(state) = state {
@@ -94,9 +101,17 @@ pub(super) async fn end(bench: &Workbench, claim: &mut Claim, state: Option<RunS
         }
     }
     events.push(Event::Finished { outcome: Outcome::Failed, error: Some(failure.clone()), at });
+    let message = failure.message.clone();
     let next = Next::Finish(Outcome::Failed, Some(failure), at);
     match write(bench, claim, &Append { events, received, step_index: None, next, durable: true }).await {
-        Ok(_) => Ended(Drove::Finished(Outcome::Failed)),
+        Ok(_) => {
+            if bench.wire.shows() {
+                let (run, seq) = (claim.run, claim.seq);
+                let body = move || wire::failed(run, workflow, seq, &message, at);
+                bench.wire.show(HotCopy { run, seq, body: Box::new(body) });
+            }
+            Ended(Drove::Finished(Outcome::Failed))
+        }
         Err(ended) => ended,
     }
 }

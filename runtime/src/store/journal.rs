@@ -128,6 +128,10 @@ impl Batch for AppendOp {
         self.durable
     }
 
+    fn size_bytes(&self) -> usize {
+        self.events.len()
+    }
+
     fn sort(batch: &mut [Waiting<Self>]) {
         batch.sort_unstable_by_key(|waiting| waiting.item.run.0);
     }

@@ -24,6 +24,9 @@ use crate::meter::meter;
 /// How often a batch is tried again on a new connection, when its connection broke.
 const RECONNECTS_MAX: u32 = 2;
 
+/// Most bytes of one statement, unless a single write has more.
+const PART_MAX_BYTES: usize = 8 << 20;
+
 /// A write that comes so often that many are written by one statement.
 pub(super) trait Batch: Send + Sync + Sized + 'static {
     type Output: Send + 'static;
@@ -33,6 +36,9 @@ pub(super) trait Batch: Send + Sync + Sized + 'static {
 
     /// Whether it must be on disk before it is answered.
     fn durable(&self) -> bool;
+
+    /// About how many bytes it writes.
+    fn size_bytes(&self) -> usize;
 
     /// Puts a batch into the order that keeps two processes from waiting for each other.
     fn sort(batch: &mut [Waiting<Self>]);
@@ -111,6 +117,22 @@ impl<B: Batch> Lane<B> {
     }
 }
 
+/// A batch in parts of not much more than [`PART_MAX_BYTES`].
+fn fitting<B: Batch>(batch: Vec<Waiting<B>>) -> VecDeque<Vec<Waiting<B>>> {
+    let (mut parts, mut size) = (VecDeque::from([Vec::with_capacity(batch.len())]), 0);
+    for waiting in batch {
+        size += waiting.item.size_bytes();
+        match parts.back_mut() {
+            Some(part) if size <= PART_MAX_BYTES || part.is_empty() => part.push(waiting),
+            _ => {
+                size = waiting.item.size_bytes();
+                parts.push_back(vec![waiting]);
+            }
+        }
+    }
+    parts
+}
+
 struct Worker {
     kind: &'static str,
     options: PgConnectOptions,
@@ -143,7 +165,7 @@ impl Worker {
     /// database as a whole cannot write, all of it fails.
     async fn write<B: Batch>(&mut self, mut batch: Vec<Waiting<B>>) {
         B::sort(&mut batch);
-        let mut parts = VecDeque::from([batch]);
+        let mut parts = fitting(batch);
         while let Some(mut part) = parts.pop_front() {
             if part.is_empty() {
                 continue;

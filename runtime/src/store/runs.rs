@@ -143,6 +143,10 @@ impl Batch for NewRun {
         true
     }
 
+    fn size_bytes(&self) -> usize {
+        self.input.len()
+    }
+
     fn sort(batch: &mut [Waiting<Self>]) {
         // Keys are what one creation may have to wait for another one for; without one, ids keep the pages together.
         batch.sort_unstable_by(|a, b| (a.item.key(), a.item.id.0).cmp(&(b.item.key(), b.item.id.0)));

@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 
 pub use local::LocalWire;
 pub use redis::{RedisSettings, RedisWire, WireError};
-pub use state::{queued, state};
+pub use state::{failed, queued, state};
 
 use crate::model::definition::Priority;
 use crate::model::id::RunId;
@@ -26,6 +26,8 @@ pub enum News {
     Finished(RunId),
     /// A message is in its inbox.
     Message(RunId),
+    /// The same, and the message cancels it: whoever executes runs may end it at once.
+    Canceled(RunId),
 }
 
 /// The state of a run for whoever reads along. It is made only when it is written: of the copies that come while one is

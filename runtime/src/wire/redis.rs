@@ -3,7 +3,7 @@
 //! | key | type | content |
 //! | --- | --- | --- |
 //! | `{<prefix>}:hints:high`, `:normal`, `:low` | list | run ids; pushed left, popped right by `BLMPOP` in this order, at most 100,000 each |
-//! | `{<prefix>}:news` | channel | `finished <run id>`, `message <run id>` |
+//! | `{<prefix>}:news` | channel | `finished <run id>`, `message <run id>`, `canceled <run id>` |
 //! | `run:<run id>:state` | string | the state of a run as JSON (`wire/state.rs`), for `run_state_ttl_seconds` after its last change |
 //!
 //! The prefix is the setting `redis_prefix`; as a hash tag it keeps the three lists in one slot of a Redis Cluster. A state
@@ -164,6 +164,7 @@ impl News {
         match self {
             Self::Finished(run) => format!("finished {run}"),
             Self::Message(run) => format!("message {run}"),
+            Self::Canceled(run) => format!("canceled {run}"),
         }
     }
 
@@ -173,6 +174,7 @@ impl News {
         match what {
             "finished" => Some(Self::Finished(run)),
             "message" => Some(Self::Message(run)),
+            "canceled" => Some(Self::Canceled(run)),
             _ => None,
         }
     }

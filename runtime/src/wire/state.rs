@@ -18,6 +18,15 @@ pub fn queued(run: RunId, workflow: WorkflowId, now: Timestamp) -> Value {
     })
 }
 
+/// The state of a run that could not be executed: what is known of it is why.
+#[must_use]
+pub fn failed(run: RunId, workflow: WorkflowId, seq: u64, error: &str, now: Timestamp) -> Value {
+    json!({
+        "seq": seq, "run_id": run, "workflow_id": workflow, "status": "FAILED", "current_step_index": 0, "context": {},
+        "steps": [], "last_updated_at": now, "error": error,
+    })
+}
+
 /// The state of a run after `seq` appends. `seq` comes first: whoever writes compares it without reading the rest.
 #[must_use]
 pub fn state(run: &RunFacts, def: &Definition, state: &RunState, seq: u64, waits: bool, now: Timestamp) -> Value {
