@@ -42,10 +42,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let door = door(&config, &store).await?;
     let listener = if config.listens { Some(listen(&config, &door).await?) } else { None };
     let wire = wire(&config, &location)?;
-    let vault = Arc::new(vault(&config, &location)?);
-    if let Location::Cluster { .. } = location {
-        check_master_key(&store, &vault).await?;
-    }
+    let vault = Arc::new(vault(&config, &location, &store).await?);
     let egress = Egress::new(config.egress()?).context("the http client")?;
     let tools = Tools::new(store.clone(), PluginHost::new(config.plugins())?);
     let performer = Performer::new(egress, config.http_calls_max, tools.clone());
@@ -89,7 +86,10 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// Opens the database, with the clock that all its processes go by, and what keeps that clock right.
-async fn open(location: &Location) -> anyhow::Result<(Store, Arc<dyn Clock>, BoxFuture<'static, ()>)> {
+///
+/// # Errors
+/// When it cannot be opened, or does not say what time it is.
+pub(crate) async fn open(location: &Location) -> anyhow::Result<(Store, Arc<dyn Clock>, BoxFuture<'static, ()>)> {
     if let Location::Embedded { .. } = location {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         return Ok((Store::open(location, Arc::clone(&clock)).await?, clock, Box::pin(std::future::ready(()))));
@@ -132,7 +132,19 @@ fn wire(config: &Config, location: &Location) -> anyhow::Result<Arc<dyn Wire>> {
     })
 }
 
-fn vault(config: &Config, location: &Location) -> anyhow::Result<Vault> {
+/// The vault with the configured master key, which must be the one of the database.
+///
+/// # Errors
+/// When there is no such key, or the secrets of the database are sealed with another one.
+pub(crate) async fn vault(config: &Config, location: &Location, store: &Store) -> anyhow::Result<Vault> {
+    let vault = open_vault(config, location)?;
+    if let Location::Cluster { .. } = location {
+        check_master_key(store, &vault).await?;
+    }
+    Ok(vault)
+}
+
+fn open_vault(config: &Config, location: &Location) -> anyhow::Result<Vault> {
     if !config.master_key.is_empty() {
         return Vault::new(&config.master_key, "`master_key`");
     }

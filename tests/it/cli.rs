@@ -17,9 +17,20 @@ fn weir(args: &[&str], env: &[(&str, &str)]) -> (bool, String) {
 fn help_teaches() {
     let (ok, text) = weir(&["--help"], &[]);
     assert!(ok);
-    for taught in
-        ["serve", "migrate", "backup", "config", "openapi", "plugin", "bench", "curl -X POST", "/docs", "--data-dir"]
-    {
+    for taught in [
+        "serve",
+        "migrate",
+        "backup",
+        "import",
+        "copy",
+        "config",
+        "openapi",
+        "plugin",
+        "bench",
+        "curl -X POST",
+        "/docs",
+        "--data-dir",
+    ] {
         assert!(text.contains(taught), "{taught} is not in:\n{text}");
     }
     let (ok, text) = weir(&["serve", "--help"], &[]);

@@ -12,22 +12,20 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Api;
-use super::extract::{Id, JsonBody, Query, read_members};
+use super::extract::{Id, JsonBody, Query, read_members, read_text};
 use super::openapi::{CommandProblems, ReadProblems, WriteProblems};
 use super::page::{List, ListParams, page_request};
 use super::problem::{Problem, ProblemCode};
 use super::workflows;
 use crate::clock::new_id;
 use crate::model::id::{EndpointId, WorkflowId};
+use crate::model::names::{endpoint_path_fault, secret_fault};
 use crate::model::reader::Members;
 use crate::model::time::Timestamp;
 use crate::store::{Endpoint, EndpointChange, NewEndpoint, PathTaken};
 
 // The macro that makes the document takes an alias for the type that it is.
 type EndpointList = List<EndpointView>;
-
-const PATH_MAX_CHARS: usize = 200;
-const SECRET_MAX_CHARS: usize = 1024;
 
 /// A webhook endpoint to create.
 #[derive(ToSchema)]
@@ -79,29 +77,12 @@ impl From<Endpoint> for EndpointView {
     }
 }
 
-/// What may stand in a part of a URL's path as it is (RFC 3986 section 3.3), not beginning with a dot: `.` and `..`
-/// have a meaning of their own.
 fn read_path(members: &Members<'_>, value: &Value) -> Option<String> {
-    let path = members.string("path", value)?;
-    let fits = |c: char| c.is_ascii_alphanumeric() || "-._~:@!$&'()*+,;=".contains(c);
-    if path.is_empty() || path.len() > PATH_MAX_CHARS || path.starts_with('.') || !path.chars().all(fits) {
-        let rule = "characters A-Z a-z 0-9 and - . _ ~ : @ ! $ & ' ( ) * + , ; = and not begin with a dot";
-        members.fault("path", format!("must be 1 to {PATH_MAX_CHARS} {rule}"));
-        return None;
-    }
-    Some(path.to_owned())
+    read_text(members, "path", value, endpoint_path_fault)
 }
 
-/// What every client can send as the value of a header.
 fn read_secret(members: &Members<'_>, value: &Value) -> Option<String> {
-    let secret = members.string("secret", value)?;
-    let printable = secret.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    if secret.is_empty() || secret.len() > SECRET_MAX_CHARS || !printable || secret.trim() != secret {
-        let rule = "printable ASCII characters, without white space at either end";
-        members.fault("secret", format!("must be 1 to {SECRET_MAX_CHARS} {rule}"));
-        return None;
-    }
-    Some(secret.to_owned())
+    read_text(members, "secret", value, secret_fault)
 }
 
 fn not_found(id: EndpointId) -> Problem {

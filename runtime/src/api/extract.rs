@@ -162,6 +162,21 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
 }
 
+/// The text `value` of the member `name`, which must have no fault.
+pub(super) fn read_text(
+    members: &Members<'_>,
+    name: &str,
+    value: &Value,
+    fault: fn(&str) -> Option<String>,
+) -> Option<String> {
+    let text = members.string(name, value)?;
+    if let Some(message) = fault(text) {
+        members.fault(name, message);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
 /// Reads the members of a body with `read`, and refuses it with all faults that were found.
 pub(super) fn read_members<T>(
     body: &JsonBody,

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::Api;
 use super::definition::DefinitionSchema;
-use super::extract::{Id, JsonBody, Query, read_members};
+use super::extract::{Id, JsonBody, Query, read_members, read_text};
 use super::openapi::{CommandProblems, CreateProblems, ListProblems, ReadProblems, WriteProblems};
 use super::page::{List, ListParams, NumberedParams, number_request, page_request};
 use super::problem::{Problem, ProblemCode};
@@ -18,6 +18,7 @@ use crate::clock::new_id;
 use crate::model::definition::Definition;
 use crate::model::id::WorkflowId;
 use crate::model::limits::Limits;
+use crate::model::names::workflow_name_fault;
 use crate::model::plugin::ToolLock;
 use crate::model::reader::{Fault, Faults, Members};
 use crate::model::time::Timestamp;
@@ -26,9 +27,6 @@ use crate::store::{NewRevision, Revision, Workflow, WorkflowChange};
 // The macro that makes the document takes an alias for the type that it is.
 type WorkflowList = List<WorkflowView>;
 type RevisionList = List<RevisionView>;
-
-/// Longest name of a workflow, in characters.
-const NAME_MAX_CHARS: usize = 200;
 
 /// A workflow to create.
 #[derive(ToSchema)]
@@ -111,14 +109,7 @@ impl From<Revision> for RevisionView {
 }
 
 fn read_name(members: &Members<'_>, value: &Value) -> Option<String> {
-    let name = members.string("name", value)?;
-    let length = name.chars().count();
-    if length == 0 || length > NAME_MAX_CHARS || name.chars().any(char::is_control) {
-        let rule = format!("must be 1 to {NAME_MAX_CHARS} characters without control characters");
-        members.fault("name", rule);
-        return None;
-    }
-    Some(name.to_owned())
+    read_text(members, "name", value, workflow_name_fault)
 }
 
 fn read_definition(value: &Value, limits: &Limits, faults: &Faults) -> Option<NewDefinition> {

@@ -1,6 +1,8 @@
 //! The command line.
 
+mod copy;
 mod healthcheck;
+mod import;
 mod key;
 mod plugin;
 
@@ -95,6 +97,30 @@ enum Command {
     /// Ask the process that listens on the configured address whether it is ready; the status is 0 when it is.
     Healthcheck,
 
+    /// Bring workflows, webhook endpoints and the history of runs from the original system.
+    ///
+    /// Only reads there. What is here already stays as it is, so it can be run again for what is new: once while the
+    /// original works, and once more after it has stopped. Says what was not taken, and why.
+    Import {
+        /// The original's database: `postgres://...`, or `postgresql+asyncpg://...` as it has it itself.
+        #[arg(long, value_name = "URL")]
+        from: String,
+    },
+
+    /// Copy a whole database into an empty one, also from SQLite to Postgres and back.
+    ///
+    /// No process may work on either of them. The target holds everything in the end, or nothing. The master key is not
+    /// in the database: take it along.
+    Copy {
+        /// The source: `sqlite:` and a file, relative to the data directory, or `postgres://...`.
+        #[arg(long, value_name = "URL")]
+        from: String,
+
+        /// The target, which must be empty or not exist yet: as for the source.
+        #[arg(long, value_name = "URL")]
+        to: String,
+    },
+
     /// Show the settings in force and where each is from.
     Config {
         /// Show the defaults instead, with what each means: a file to start from.
@@ -168,6 +194,14 @@ pub fn main() -> anyhow::Result<()> {
             let config = layers()?.config()?;
             runtime()?.block_on(plugin::run(command, config))
         }
+        Command::Import { from } => {
+            let config = layers()?.config()?;
+            runtime()?.block_on(import::run(from, &config))
+        }
+        Command::Copy { from, to } => {
+            let config = layers()?.config()?;
+            runtime()?.block_on(copy::run(from, to, &config))
+        }
         Command::Bench { url, runs, dir, json } => {
             let config = layers()?.config()?;
             let options = bench::Options { url: url.clone(), runs: *runs, dir: dir.clone() };
@@ -198,6 +232,12 @@ fn print(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// What a stranger wrote, without what would move a cursor or change a terminal.
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\n' { c.escape_unicode().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is where the environment comes in")]

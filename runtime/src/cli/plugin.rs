@@ -9,7 +9,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use weir_host::plugin::PluginHost;
 
-use super::print;
+use super::{print, printable};
 use crate::clock::new_id;
 use crate::config::Config;
 use crate::model::definition::STEP_TIMEOUT_DEFAULT;
@@ -123,12 +123,6 @@ fn inspect(plugin: &Examined, file: &Path, as_json: bool) -> anyhow::Result<()> 
         used.time.as_secs_f64() * 1e3
     );
     print(&printable(&text))
-}
-
-/// What a stranger wrote, without what would move a cursor or change a terminal.
-fn printable(text: &str) -> String {
-    let shown = |c: char| if c.is_control() && c != '\n' { c.escape_unicode().to_string() } else { c.to_string() };
-    text.chars().map(shown).collect()
 }
 
 async fn call(plugin: &Examined, tool: &str, arguments: Value, timeout: Duration) -> anyhow::Result<()> {

@@ -112,28 +112,37 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] for anything but an SQLite file, or Postgres together with Redis.
     pub fn location(&self) -> Result<Location, ConfigError> {
-        let url = &self.database_url;
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            if !["redis://", "rediss://"].iter().any(|scheme| self.redis_url.starts_with(scheme)) {
-                let why =
-                    "a database on Postgres needs Redis beside it: set REDIS_URL to `redis://...` or `rediss://...`";
-                return Err(ConfigError(why.to_owned()));
+        let location = self.database("DATABASE_URL", &self.database_url)?;
+        let redis = ["redis://", "rediss://"].iter().any(|scheme| self.redis_url.starts_with(scheme));
+        let why = match &location {
+            Location::Cluster { .. } if !redis => {
+                "a database on Postgres needs Redis beside it: set REDIS_URL to `redis://...` or `rediss://...`"
             }
-            return Ok(Location::Cluster { url: url.clone(), connections_max: self.database_connections_max });
+            Location::Embedded { .. } if !self.redis_url.is_empty() => {
+                "REDIS_URL is set, but the database is an embedded one: set DATABASE_URL to `postgres://...` too"
+            }
+            _ => return Ok(location),
+        };
+        Err(ConfigError(why.to_owned()))
+    }
+
+    /// Where the database is that `url` names; an error calls it `name`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for anything but an SQLite file or Postgres.
+    pub fn database(&self, name: &str, url: &str) -> Result<Location, ConfigError> {
+        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            return Ok(Location::Cluster { url: url.to_owned(), connections_max: self.database_connections_max });
         }
         let Some(file) = url.strip_prefix("sqlite:") else {
             let scheme = url.split(':').next().unwrap_or_default();
             return Err(ConfigError(format!(
-                "DATABASE_URL begins with `{scheme}:`; it must be `sqlite:` and a file, or `postgres://...`"
+                "{name} begins with `{scheme}:`; it must be `sqlite:` and a file, or `postgres://...`"
             )));
         };
         let file = file.strip_prefix("//").unwrap_or(file);
         if file.is_empty() || file.starts_with(':') || file.contains('?') {
-            return Err(ConfigError(format!("DATABASE_URL `{url}` does not name a file after `sqlite:`")));
-        }
-        if !self.redis_url.is_empty() {
-            let why = "REDIS_URL is set, but the database is an embedded one: set DATABASE_URL to `postgres://...` too";
-            return Err(ConfigError(why.to_owned()));
+            return Err(ConfigError(format!("{name} `{url}` does not name a file after `sqlite:`")));
         }
         Ok(Location::Embedded { path: self.data_dir.join(file) })
     }

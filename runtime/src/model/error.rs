@@ -87,6 +87,8 @@ failure_codes! {
     RunTimeout = "run_timeout",
     /// The run was interrupted again and again while it was the only suspect that ran.
     Quarantined = "quarantined",
+    /// The run failed in the system that it was imported from.
+    Imported = "imported",
     /// The stored revision or journal cannot be read by this version of Weir.
     Unreadable = "unreadable",
 }

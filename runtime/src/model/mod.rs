@@ -12,6 +12,8 @@ pub mod expression;
 pub mod id;
 pub mod journal;
 pub mod limits;
+pub mod names;
+pub mod original;
 pub mod path;
 pub mod plugin;
 pub mod reader;

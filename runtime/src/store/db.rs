@@ -56,6 +56,9 @@ pub enum OpenError {
     /// The database itself refused, or does not answer.
     #[error("the database cannot be opened: {0}")]
     Database(#[from] sqlx::Error),
+    /// Another program's database, or an empty one.
+    #[error("the database holds no tables of Weir")]
+    NoTables,
     /// A first write failed.
     #[error(transparent)]
     Store(#[from] StoreError),

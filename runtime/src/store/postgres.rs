@@ -100,12 +100,36 @@ pub(super) async fn open(url: &str, connections_max: u32) -> Result<Cluster, Ope
 }
 
 async fn migrate(options: &PgConnectOptions) -> Result<(), OpenError> {
-    // A migration may take longer than a statement of a request.
-    let mut connection = options.clone().options([("statement_timeout", "0")]).connect().await?;
+    let mut connection = connect_patiently(options).await?;
     // An advisory lock makes processes that start at once wait for the first of them.
     migrations().run(&mut connection).await?;
     connection.close().await?;
     Ok(())
+}
+
+/// A connection whose statements may take as long as they need.
+async fn connect_patiently(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    let patient = [("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0")];
+    in_time(options.clone().options(patient).connect()).await
+}
+
+/// A single connection for work on the whole database, with the schema brought up to date. Without `make`, the tables of
+/// Weir must be there.
+pub(super) async fn open_whole(url: &str, make: bool) -> Result<PgConnection, OpenError> {
+    let mut connection = connect_patiently(&options(url)?).await?;
+    if !make {
+        let there = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
+        if !sqlx::query_scalar::<_, bool>(there).fetch_one(&mut connection).await? {
+            return Err(OpenError::NoTables);
+        }
+    }
+    migrations().run(&mut connection).await?;
+    Ok(connection)
+}
+
+/// A single connection that only reads, to a database of somebody else.
+pub(super) async fn open_to_read(url: &str) -> Result<PgConnection, sqlx::Error> {
+    connect_patiently(&options(url)?.options([("default_transaction_read_only", "on")])).await
 }
 
 /// Opens a connection outside the pools.

@@ -32,8 +32,8 @@ pub(super) enum Connection<'c> {
 impl Connection<'_> {
     pub(super) fn query(&mut self, sql: impl SqlSafeStr) -> Query<'_> {
         match self {
-            Self::Sqlite(connection) => Query::Sqlite(On::Connection(connection), sqlx::query(sql)),
-            Self::Postgres(connection) => Query::Postgres(On::Connection(connection), sqlx::query(sql)),
+            Self::Sqlite(connection) => Query::on_sqlite(connection, sql),
+            Self::Postgres(connection) => Query::on_postgres(connection, sql),
         }
     }
 
@@ -56,7 +56,15 @@ pub(super) enum Query<'c> {
     Postgres(On<'c, PgConnection, PgPool>, Prepared<'static, Postgres, PgArguments>),
 }
 
-impl Query<'_> {
+impl<'c> Query<'c> {
+    pub(super) fn on_sqlite(connection: &'c mut SqliteConnection, sql: impl SqlSafeStr) -> Self {
+        Self::Sqlite(On::Connection(connection), sqlx::query(sql))
+    }
+
+    pub(super) fn on_postgres(connection: &'c mut PgConnection, sql: impl SqlSafeStr) -> Self {
+        Self::Postgres(On::Connection(connection), sqlx::query(sql))
+    }
+
     /// The value of the next parameter.
     pub(super) fn bind<'t>(self, value: impl Value<'t>) -> Self {
         match self {
@@ -134,6 +142,15 @@ async fn on_postgres(
         }
     }
     Ok((changed, rows))
+}
+
+/// `($1, $2), ($3, $4)`: the places of so many rows with so many columns.
+pub(super) fn places(rows: usize, columns: usize) -> String {
+    let row = |row: usize| {
+        let places = (1..=columns).map(|column| format!("${}", row * columns + column));
+        format!("({})", places.collect::<Vec<_>>().join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
 }
 
 /// A row of either database.

@@ -86,26 +86,44 @@ pub(super) async fn scratch(path: &Path) -> Result<SqliteConnection, OpenError> 
     Ok(options(path).pragma("temp_store", "MEMORY").connect().await?)
 }
 
-/// Opens the writer and the readers, with the schema brought up to date. `beside` a process that has the database open, where
-/// there is one, its lock is not taken and its schema left as it is.
-pub(super) async fn open(path: &Path, beside: bool) -> Result<(Option<Lock>, SqliteConnection, SqlitePool), OpenError> {
-    // The lock belongs to the file itself, by whatever name it is called.
-    let path = &path.canonicalize().unwrap_or_else(|_| path.to_owned());
+/// Takes the lock and opens the connection that writes, with the schema brought up to date. `beside` a process that has the
+/// database open, where there is one, its lock is not taken and its schema left as it is.
+async fn take(path: &Path, beside: bool) -> Result<(Option<Lock>, SqliteConnection), OpenError> {
     let lock = match Lock::take(path) {
         Err(OpenError::Locked { .. }) if beside => None,
         taken => Some(taken?),
     };
     make_private(path)?;
-    let mut writer = options(path).pragma("temp_store", "MEMORY").connect().await?;
+    let mut connection = options(path).pragma("temp_store", "MEMORY").connect().await?;
     if lock.is_some() {
-        migrations().run(&mut writer).await?;
+        migrations().run(&mut connection).await?;
     }
+    Ok((lock, connection))
+}
+
+/// The file itself, by whatever name it is called: that is what is locked.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// Opens the writer and the readers; `beside` as for [`take`].
+pub(super) async fn open(path: &Path, beside: bool) -> Result<(Option<Lock>, SqliteConnection, SqlitePool), OpenError> {
+    let path = &real(path);
+    let (lock, writer) = take(path, beside).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
         .acquire_timeout(READER_WAIT)
         .connect_with(options(path).create_if_missing(false).read_only(true))
         .await?;
     Ok((lock, writer, readers))
+}
+
+/// Opens a single connection, for this process alone. Without `make`, the file must be there.
+pub(super) async fn open_whole(path: &Path, make: bool) -> Result<(Option<Lock>, SqliteConnection), OpenError> {
+    if !make && let Err(source) = path.metadata() {
+        return Err(OpenError::Io { path: path.to_owned(), source });
+    }
+    take(&real(path), false).await
 }
 
 /// Writes a consistent copy of the database to `target`, which must not exist. A server may go on working meanwhile.

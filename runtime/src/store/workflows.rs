@@ -93,7 +93,7 @@ impl Op for Create {
     }
 }
 
-async fn insert_revision(
+pub(super) async fn insert_revision(
     db: &mut Connection<'_>,
     workflow: Uuid,
     number: u32,
@@ -267,7 +267,7 @@ fn read_workflow(row: &Row) -> Result<Workflow, StoreError> {
 }
 
 /// A definition and its tool lock as they are stored; most definitions call no tool.
-fn content_bytes(definition: &Value, lock: &ToolLock) -> Result<(Vec<u8>, Option<Vec<u8>>), StoreError> {
+pub(super) fn content_bytes(definition: &Value, lock: &ToolLock) -> Result<(Vec<u8>, Option<Vec<u8>>), StoreError> {
     let lock = (!lock.is_empty()).then(|| json_bytes(lock)).transpose()?;
     Ok((json_bytes(definition)?, lock))
 }
