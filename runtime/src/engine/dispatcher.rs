@@ -14,7 +14,8 @@ use tracing::Instrument as _;
 
 use super::Engine;
 use super::claims::{self, Hold};
-use super::driver::{Drove, drive};
+use super::driver::drive;
+use super::persist::Drove;
 use crate::clock::jitter;
 use crate::meter::meter;
 use crate::model::time::Timestamp;

@@ -15,14 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Workbench;
 use super::claims::Hold;
-use super::persist::{end, give_back, new_messages, read_state, store_gone, write};
+use super::persist::{Drove, Ended, end, give_back, new_messages, read_state, store_gone, write};
 use super::revisions::Parsed;
 use crate::clock::jitter;
 use crate::model::context::RunFacts;
 use crate::model::decide::{self, Call, Decision, Effect, current_step_index};
 use crate::model::error::{AttemptFailure, Failure, FailureCode};
 use crate::model::id::RunId;
-use crate::model::journal::{Event, Outcome, Output, Then};
+use crate::model::journal::{Event, Output, Then};
 use crate::model::path::StepPath;
 use crate::model::state::RunState;
 use crate::model::time::Timestamp;
@@ -35,21 +35,6 @@ const INTERRUPTS_ALONE_MAX: u32 = 5;
 /// Waits up to this long are slept in the driver; longer ones give the claim back.
 const SHORT_WAIT: Duration = Duration::from_secs(3);
 
-/// How a driver ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drove {
-    /// The run is over.
-    Finished(Outcome),
-    /// The claim was given back: the run waits, or the process stops.
-    Released,
-    /// Somebody else holds the run now; nothing more was written.
-    Lost,
-    /// The run could not be read now: the claim is to be given back for a while.
-    Unread,
-    /// The database refuses for good; the claim is to be abandoned.
-    Stuck,
-}
-
 /// Advances the claimed run until it ends, waits for long, or is lost. `hold` is what is known of the claim meanwhile;
 /// `stopping` asks for it back as soon as no attempt is under way.
 pub async fn drive(bench: &Workbench, claimed: Claimed, hold: &Hold, stopping: &CancellationToken) -> Drove {
@@ -60,9 +45,6 @@ pub async fn drive(bench: &Workbench, claimed: Claimed, hold: &Hold, stopping: &
         Err(Ended(drove)) => drove,
     }
 }
-
-/// Leaves the driver from wherever it is.
-pub(super) struct Ended(pub(super) Drove);
 
 type Attempt<'b> = BoxFuture<'b, (StepPath, Result<Output, AttemptFailure>)>;
 

@@ -22,7 +22,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use claims::Hold;
-pub use driver::{Drove, drive};
+pub use driver::drive;
+pub use persist::Drove;
 
 use crate::clock::{Clock, new_id};
 use crate::meter::meter;

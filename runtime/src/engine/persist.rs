@@ -1,10 +1,9 @@
-//! What a driver reads and writes, repeated for as long as the database cannot answer: a database that is away makes runs
-//! wait and repeats nothing that was done.
+//! What a driver reads and writes, repeated for as long as the database cannot answer, and how it ends. A database that is
+//! away makes runs wait, and repeats nothing that was done.
 
 use std::time::Duration;
 
 use super::Workbench;
-use super::driver::{Drove, Ended};
 use crate::model::error::Failure;
 use crate::model::id::{RunId, WorkflowId};
 use crate::model::journal::{Event, Outcome};
@@ -19,6 +18,24 @@ const REWRITE_MAX: Duration = Duration::from_secs(2);
 
 /// Journal entries read at once.
 const JOURNAL_PAGE: u32 = 500;
+
+/// How a driver ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drove {
+    /// The run is over.
+    Finished(Outcome),
+    /// The claim was given back: the run waits, or the process stops.
+    Released,
+    /// Somebody else holds the run now; nothing more was written.
+    Lost,
+    /// The run could not be read now: the claim is to be given back for a while.
+    Unread,
+    /// The database refuses for good; the claim is to be abandoned.
+    Stuck,
+}
+
+/// Leaves the driver from wherever it is.
+pub(super) struct Ended(pub(super) Drove);
 
 /// Folds the journal of a run: `appends` of them, or as many as there are.
 pub(super) async fn read_state(store: &Store, run: RunId, appends: Option<u64>) -> Result<RunState, StoreError> {

@@ -5,14 +5,11 @@ use std::sync::Arc;
 
 use sqlx::{SqlSafeStr, SqlitePool};
 
-use super::lane::{Batch, One};
-use super::postgres::{self, Cluster};
-use super::sql::{Connection, On, Query, in_time};
+use super::cluster::Cluster;
+use super::lane::{Batch, Lane, One};
+use super::sql::{On, Query};
 use super::writer::{Op, Writer};
-use super::{StoreError, sqlite};
-
-/// How often a transaction on Postgres that collided with another one is repeated.
-pub(super) const COLLISIONS_MAX: u32 = 10;
+use super::{StoreError, postgres, sqlite};
 
 /// Where the database is.
 #[derive(Clone, Debug)]
@@ -87,7 +84,7 @@ impl Db {
                 Ok(Self::Sqlite { readers, writer: Writer::start(connection), _lock: Arc::new(lock) })
             }
             Location::Cluster { url, connections_max } => {
-                Ok(Self::Postgres(Arc::new(postgres::open(url, *connections_max).await?)))
+                Ok(Self::Postgres(Arc::new(Cluster::open(url, *connections_max).await?)))
             }
         }
     }
@@ -107,17 +104,21 @@ impl Db {
             Self::Postgres(cluster) => {
                 let cluster = Arc::clone(cluster);
                 #[expect(clippy::disallowed_methods, reason = "a transaction must not be left half-way by its caller")]
-                let written = tokio::spawn(async move { write_on(&cluster, &op).await });
+                let written = tokio::spawn(async move { cluster.write(&op).await });
                 written.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
             }
         }
     }
 
-    /// Writes together with whatever of the same kind waits at the moment.
-    pub(super) async fn write_batched<B: Batch>(&self, item: B) -> Result<B::Output, StoreError> {
+    /// Writes together with whatever of the same kind waits at the moment: in a cluster, in a lane of it.
+    pub(super) async fn write_batched<B: Batch>(
+        &self,
+        item: B,
+        lane: impl FnOnce(&Cluster) -> &Lane<B>,
+    ) -> Result<B::Output, StoreError> {
         match self {
             Self::Sqlite { writer, .. } => writer.run(One(item)).await,
-            Self::Postgres(cluster) => B::lane(&item, cluster).run(item).await,
+            Self::Postgres(cluster) => lane(cluster).run(item).await,
         }
     }
 
@@ -128,55 +129,9 @@ impl Db {
                 readers.close().await;
                 writer.close().await;
             }
-            Self::Postgres(cluster) => {
-                cluster.creations.close().await;
-                cluster.appends.close().await;
-                cluster.notes.close().await;
-                cluster.pool.close().await;
-                cluster.soft.close().await;
-            }
+            Self::Postgres(cluster) => cluster.close().await,
         }
     }
-}
-
-async fn write_on<O: Op>(cluster: &Cluster, op: &O) -> Result<O::Output, StoreError> {
-    let (mut collisions, mut reconnected) = (0, false);
-    loop {
-        let mut committing = false;
-        let error = match write_once(cluster, op, &mut committing).await {
-            Ok(output) => return Ok(output),
-            Err(error) => error,
-        };
-        if postgres::collided(&error) && collisions < COLLISIONS_MAX {
-            collisions += 1;
-        } else if postgres::is_broken(&error) && !reconnected && !committing {
-            // The connection was cut in the pool, by a restart for example: nothing happened.
-            reconnected = true;
-        } else {
-            return Err(error.into());
-        }
-    }
-}
-
-/// What need not be durable is one statement, which needs no transaction around it.
-async fn write_once<O: Op>(cluster: &Cluster, op: &O, committing: &mut bool) -> Result<O::Output, sqlx::Error> {
-    let pool = if op.durable() { &cluster.pool } else { &cluster.soft };
-    let mut connection = pool.acquire().await?;
-    let written = async {
-        if !op.durable() {
-            return op.perform(&mut Connection::Postgres(&mut connection)).await;
-        }
-        let mut transaction = sqlx::Connection::begin(&mut *connection).await?;
-        let output = op.perform(&mut Connection::Postgres(&mut transaction)).await?;
-        *committing = true;
-        transaction.commit().await?;
-        Ok(output)
-    };
-    let written = in_time(written).await;
-    if written.as_ref().is_err_and(|error| matches!(error, sqlx::Error::Io(_)) || postgres::is_broken(error)) {
-        connection.close_on_drop();
-    }
-    written
 }
 
 /// Brings the schema up to date and names the migrations in force.
@@ -201,27 +156,5 @@ pub async fn backup(location: &Location, target: &Path) -> Result<(), OpenError>
     match location {
         Location::Embedded { path } => sqlite::backup(path, target).await,
         Location::Cluster { .. } => Err(OpenError::NotEmbedded),
-    }
-}
-
-/// Whether an error may pass by itself: full disk, IO, locks, exhausted pools, a database that restarts. Everything else
-/// is permanent.
-pub(super) fn may_pass(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::Io(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::Tls(_) => true,
-        sqlx::Error::Database(error) => {
-            let code = error.code().unwrap_or_default();
-            if error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().is_some() {
-                postgres::may_pass(&code)
-            } else {
-                sqlite::may_pass(&code)
-            }
-        }
-        _ => false,
     }
 }

@@ -6,8 +6,7 @@ use sqlx::{PgConnection, Row as _, SqliteConnection};
 use uuid::Uuid;
 
 use super::claims::Claim;
-use super::lane::{Batch, Lane, Waiting};
-use super::postgres::Cluster;
+use super::lane::{Batch, Waiting};
 use super::{Store, StoreError, from_json, json_bytes};
 use crate::model::error::Failure;
 use crate::model::id::{ClaimToken, RunId};
@@ -120,10 +119,6 @@ const READ_BACK_POSTGRES: &str = "SELECT runs.id, given.token, runs.inbox FROM u
 impl Batch for AppendOp {
     type Output = Appended;
 
-    fn lane<'c>(&self, cluster: &'c Cluster) -> &'c Lane<Self> {
-        if self.durable { &cluster.appends } else { &cluster.notes }
-    }
-
     fn durable(&self) -> bool {
         self.durable
     }
@@ -234,12 +229,13 @@ impl Store {
     /// When the database cannot be written, or not now; the caller repeats the append.
     pub async fn append(&self, claim: &mut Claim, append: &Append) -> Result<Appended, StoreError> {
         let micros = |time: &Timestamp| time.as_micros();
+        let durable = append.durable || append.events.iter().any(Event::is_durable);
         let op = AppendOp {
             run: claim.run,
             token: claim.token,
             seq: i64::try_from(claim.seq).unwrap_or(i64::MAX),
             events: json_bytes(&append.events)?,
-            durable: append.durable || append.events.iter().any(Event::is_durable),
+            durable,
             progress: append.events.iter().any(Event::is_progress),
             started_at: append.events.iter().find_map(|event| match event {
                 Event::Started { at } => Some(at.as_micros()),
@@ -259,7 +255,8 @@ impl Store {
             },
             now: self.clock.now().as_micros(),
         };
-        let appended = self.db.write_batched(op).await?;
+        let appended =
+            self.db.write_batched(op, |cluster| if durable { &cluster.appends } else { &cluster.notes }).await?;
         if appended != Appended::Lost {
             claim.seq += 1;
         }

@@ -15,8 +15,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
-use super::db::{COLLISIONS_MAX, may_pass};
-use super::postgres::{self, Cluster};
+use super::failure::{COLLISIONS_MAX, collided, may_pass};
+use super::postgres;
 use super::sql::{Connection, in_time};
 use super::writer::{BATCH_MAX, Op, WAITING_MAX};
 use crate::meter::meter;
@@ -30,9 +30,6 @@ const PART_MAX_BYTES: usize = 8 << 20;
 /// A write that comes so often that many are written by one statement.
 pub(super) trait Batch: Send + Sync + Sized + 'static {
     type Output: Send + 'static;
-
-    /// The lane that it goes through.
-    fn lane<'c>(&self, cluster: &'c Cluster) -> &'c Lane<Self>;
 
     /// Whether it must be on disk before it is answered.
     fn durable(&self) -> bool;
@@ -201,7 +198,7 @@ impl Worker {
                 Ok(outputs) => return Ok(outputs),
                 Err(error) => error,
             };
-            if postgres::collided(&error) && collisions < COLLISIONS_MAX {
+            if collided(&error) && collisions < COLLISIONS_MAX {
                 collisions += 1;
                 continue;
             }

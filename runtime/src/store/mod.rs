@@ -6,9 +6,11 @@
 //! Postgres by a task for each kind of write ([`lane`]). `tests/it/contract/` holds what every database must do.
 
 mod claims;
+mod cluster;
 mod db;
 mod endpoints;
 mod facts;
+mod failure;
 mod import;
 mod inbox;
 mod journal;
@@ -73,7 +75,7 @@ pub enum StoreError {
 
 impl StoreError {
     fn of(error: &sqlx::Error) -> Self {
-        if db::may_pass(error) { Self::Unavailable(error.to_string()) } else { Self::Refused(error.to_string()) }
+        if failure::may_pass(error) { Self::Unavailable(error.to_string()) } else { Self::Refused(error.to_string()) }
     }
 }
 

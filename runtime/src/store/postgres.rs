@@ -12,9 +12,6 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 
 use super::OpenError;
-use super::journal::AppendOp;
-use super::lane::Lane;
-use super::runs::NewRun;
 use super::sql::{STATEMENT_TIMEOUT, in_time};
 
 /// The schema, in steps. A step that a newer version made is none of ours, and does not hinder us.
@@ -29,22 +26,6 @@ const CONNECTION_WAIT: Duration = Duration::from_secs(5);
 
 /// A connection that was used so recently is taken to be alive without asking.
 const FRESH: Duration = Duration::from_millis(100);
-
-/// Connections for claims, renewals and releases.
-const SOFT_MAX: u32 = 4;
-
-/// A cluster's database, as one process uses it: `connections_max` for everything else, four for claims, and three for
-/// the lanes.
-pub(super) struct Cluster {
-    /// Reads, and writes that wait for the disk.
-    pub(super) pool: PgPool,
-    /// Writes that do not.
-    pub(super) soft: PgPool,
-    pub(super) creations: Lane<NewRun>,
-    pub(super) appends: Lane<AppendOp>,
-    /// Appends that need not be on disk.
-    pub(super) notes: Lane<AppendOp>,
-}
 
 /// How this program connects.
 pub(super) fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
@@ -62,11 +43,13 @@ pub(super) fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
         .log_slow_statements(tracing::log::LevelFilter::Off, Duration::MAX))
 }
 
-fn soft(options: PgConnectOptions) -> PgConnectOptions {
+/// The same without waiting for the disk.
+pub(super) fn soft(options: PgConnectOptions) -> PgConnectOptions {
     options.options([("synchronous_commit", "off")])
 }
 
-fn pool(most: u32, options: PgConnectOptions) -> PgPool {
+/// Up to `most` connections, made when they are needed.
+pub(super) fn pool(most: u32, options: PgConnectOptions) -> PgPool {
     PgPoolOptions::new()
         .max_connections(most)
         .acquire_timeout(CONNECTION_WAIT)
@@ -82,24 +65,8 @@ fn pool(most: u32, options: PgConnectOptions) -> PgPool {
         .connect_lazy_with(options)
 }
 
-/// Brings the schema up to date, one process at a time, and opens the connections.
-///
-/// A schema that is newer than this version is used as it is: versions that follow each other work side by side, because
-/// a migration only adds what the version before does not mind.
-pub(super) async fn open(url: &str, connections_max: u32) -> Result<Cluster, OpenError> {
-    let options = options(url)?;
-    migrate(&options).await?;
-    let (lane, note) = (options.clone(), soft(options.clone()));
-    Ok(Cluster {
-        pool: pool(connections_max, options.clone()),
-        soft: pool(SOFT_MAX, soft(options)),
-        creations: Lane::start("create", lane.clone()),
-        appends: Lane::start("append", lane),
-        notes: Lane::start("note", note),
-    })
-}
-
-async fn migrate(options: &PgConnectOptions) -> Result<(), OpenError> {
+/// Brings the schema up to date, one process at a time.
+pub(super) async fn migrate(options: &PgConnectOptions) -> Result<(), OpenError> {
     let mut connection = connect_patiently(options).await?;
     // An advisory lock makes processes that start at once wait for the first of them.
     migrations().run(&mut connection).await?;
@@ -135,27 +102,4 @@ pub(super) async fn open_to_read(url: &str) -> Result<PgConnection, sqlx::Error>
 /// Opens a connection outside the pools.
 pub(super) async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
     in_time(options.connect()).await
-}
-
-/// Whether an error with this SQLSTATE (appendix A of the manual of Postgres) may pass by itself.
-pub(super) fn may_pass(code: &str) -> bool {
-    // Connection exceptions, insufficient resources, operator intervention, system errors; serialization failure,
-    // deadlock, lock not available; and a server that is read-only, because it is a replica about to take over.
-    ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-        || ["40001", "40P01", "55P03", "25006"].contains(&code)
-}
-
-/// Whether a transaction that failed so was in the way of another one, and can be repeated at once.
-pub(super) fn collided(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    code.is_some_and(|code| code == "40001" || code == "40P01")
-}
-
-/// Whether the connection is gone, in a way that is known at once: cut by the other side, or by a server that stops.
-pub(super) fn is_broken(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(error) => error.kind() != std::io::ErrorKind::TimedOut,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
-        _ => false,
-    }
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::db::may_pass;
+use super::failure::may_pass;
 use super::{OpenError, StoreError, postgres, sqlite};
 use crate::clock::new_id;
 

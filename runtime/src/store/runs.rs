@@ -6,9 +6,8 @@ use sqlx::{AssertSqlSafe, PgConnection, Row as _, SqliteConnection};
 use uuid::Uuid;
 
 use super::journal::column;
-use super::lane::{Batch, Lane, Waiting};
+use super::lane::{Batch, Waiting};
 use super::page::{Page, PageRequest};
-use super::postgres::Cluster;
 use super::sql::Row;
 use super::{Store, StoreError, from_json};
 use crate::model::error::Failure;
@@ -135,10 +134,6 @@ const EARLIER_POSTGRES: &str = "SELECT given.id AS new_id, runs.id, runs.idem_ha
 impl Batch for NewRun {
     type Output = Created;
 
-    fn lane<'c>(&self, cluster: &'c Cluster) -> &'c Lane<Self> {
-        &cluster.creations
-    }
-
     fn durable(&self) -> bool {
         true
     }
@@ -242,7 +237,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`]: the run was not created, unless the database died in the moment of the commit.
     pub async fn create_run(&self, run: NewRun) -> Result<Created, StoreError> {
-        self.db.write_batched(run).await
+        self.db.write_batched(run, |cluster| &cluster.creations).await
     }
 
     /// Reads a run.

@@ -114,34 +114,33 @@ pub(super) async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Erro
     tokio::time::timeout(STATEMENT_TIMEOUT, answer).await.unwrap_or_else(|_| Err(elapsed()))
 }
 
+/// Executes a query, and answers how many rows it changed and those it answered with.
+macro_rules! answers {
+    ($connection:expr, $query:expr, $row:path) => {{
+        let (mut changed, mut rows) = (0, Vec::new());
+        let mut answers = $connection.fetch_many($query);
+        while let Some(answer) = answers.try_next().await? {
+            match answer {
+                Either::Left(done) => changed += done.rows_affected(),
+                Either::Right(row) => rows.push($row(row)),
+            }
+        }
+        Ok((changed, rows))
+    }};
+}
+
 async fn on_sqlite(
     connection: &mut SqliteConnection,
     query: Prepared<'static, Sqlite, SqliteArguments>,
 ) -> Result<(u64, Vec<Row>), sqlx::Error> {
-    let (mut changed, mut rows) = (0, Vec::new());
-    let mut answers = connection.fetch_many(query);
-    while let Some(answer) = answers.try_next().await? {
-        match answer {
-            Either::Left(done) => changed += done.rows_affected(),
-            Either::Right(row) => rows.push(Row::Sqlite(row)),
-        }
-    }
-    Ok((changed, rows))
+    answers!(connection, query, Row::Sqlite)
 }
 
 async fn on_postgres(
     connection: &mut PgConnection,
     query: Prepared<'static, Postgres, PgArguments>,
 ) -> Result<(u64, Vec<Row>), sqlx::Error> {
-    let (mut changed, mut rows) = (0, Vec::new());
-    let mut answers = connection.fetch_many(query);
-    while let Some(answer) = answers.try_next().await? {
-        match answer {
-            Either::Left(done) => changed += done.rows_affected(),
-            Either::Right(row) => rows.push(Row::Postgres(row)),
-        }
-    }
-    Ok((changed, rows))
+    answers!(connection, query, Row::Postgres)
 }
 
 /// `($1, $2), ($3, $4)`: the places of so many rows with so many columns.

@@ -142,10 +142,3 @@ pub(super) async fn backup(path: &Path, target: &Path) -> Result<(), OpenError> 
     }
     copied
 }
-
-/// Whether a primary result code (<https://sqlite.org/rescode.html>) may pass by itself: full disk, IO, locks.
-pub(super) fn may_pass(code: &str) -> bool {
-    // BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN.
-    const PASSING: [u32; 7] = [5, 6, 7, 8, 10, 13, 14];
-    code.parse::<u32>().is_ok_and(|code| PASSING.contains(&(code & 0xff)))
-}

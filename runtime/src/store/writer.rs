@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::StoreError;
-use super::db::may_pass;
+use super::failure::may_pass;
 use super::sql::Connection;
 use crate::meter::meter;
 

@@ -2,6 +2,7 @@
 //! Everything on it may be lost at any moment, which costs latency and never a run: due runs are claimed from the
 //! database directly.
 
+mod link;
 mod local;
 mod popper;
 mod redis;
@@ -12,8 +13,9 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use tokio::sync::broadcast;
 
+pub use link::{RedisSettings, WireError};
 pub use local::LocalWire;
-pub use redis::{RedisSettings, RedisWire, WireError};
+pub use redis::RedisWire;
 pub use state::{failed, queued, state};
 
 use crate::model::definition::Priority;

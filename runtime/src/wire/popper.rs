@@ -7,8 +7,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{RedisError, Value};
 use tokio::sync::watch;
 
+use super::link::{ANSWER_TIMEOUT, Link};
 use super::local::Hints;
-use super::redis::{ANSWER_TIMEOUT, Shared};
 use crate::model::definition::Priority;
 use crate::model::id::RunId;
 
@@ -32,32 +32,32 @@ impl Wanted {
 
 /// The task. What it takes is this process's to look at, so it takes nothing that nobody asks for.
 pub(super) struct Popper {
-    shared: Arc<Shared>,
+    link: Arc<Link>,
     hints: Arc<Hints>,
     wanted: watch::Receiver<usize>,
 }
 
 impl Popper {
-    pub(super) fn new(shared: Arc<Shared>, hints: Arc<Hints>, wanted: &Wanted) -> Self {
-        Self { shared, hints, wanted: wanted.0.subscribe() }
+    pub(super) fn new(link: Arc<Link>, hints: Arc<Hints>, wanted: &Wanted) -> Self {
+        Self { link, hints, wanted: wanted.0.subscribe() }
     }
 
     pub(super) async fn run(mut self) {
         let mut pause = None;
-        while !self.shared.closing.is_cancelled() {
-            let closing = self.shared.closing.clone();
+        while !self.link.closing.is_cancelled() {
+            let closing = self.link.closing.clone();
             tokio::select! {
                 biased;
                 () = closing.cancelled() => return,
                 popped = self.pop_until_broken(&mut pause) => if popped.is_ok() { return },
             }
-            self.shared.pause(&mut pause).await;
+            self.link.pause(&mut pause).await;
         }
     }
 
     /// Ends with an error when the connection broke, and without one when nobody will ever ask again.
     async fn pop_until_broken(&mut self, pause: &mut Option<Duration>) -> Result<(), RedisError> {
-        let mut connection = self.shared.connect(BLOCKED + ANSWER_TIMEOUT).await?;
+        let mut connection = self.link.connect(BLOCKED + ANSWER_TIMEOUT).await?;
         *pause = None;
         while let Ok(wanted) = self.wanted.wait_for(|wanted| *wanted > 0).await.map(|wanted| *wanted) {
             let (runs, priority) = self.pop(&mut connection, wanted).await?;
@@ -73,7 +73,7 @@ impl Popper {
         connection: &mut MultiplexedConnection,
         most: usize,
     ) -> Result<(Vec<RunId>, Priority), RedisError> {
-        let keys = Priority::ALL.map(|priority| self.shared.hints_key(priority));
+        let keys = Priority::ALL.map(|priority| self.link.hints_key(priority));
         let mut command = redis::cmd("BLMPOP");
         command.arg(BLOCKED.as_secs()).arg(keys.len()).arg(&keys).arg("RIGHT").arg("COUNT").arg(most);
         let popped: Option<(String, Vec<Value>)> = command.query_async(connection).await?;

@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisError};
 use tokio::sync::Notify;
 
-use super::redis::{ANSWER_TIMEOUT, Shared};
+use super::link::{ANSWER_TIMEOUT, Link};
 use super::{HotCopy, News};
 use crate::model::definition::Priority;
 use crate::model::id::RunId;
@@ -92,46 +92,46 @@ fn push<T>(queue: &mut Vec<T>, item: T) {
 
 /// The task.
 pub(super) struct Sender {
-    shared: Arc<Shared>,
+    link: Arc<Link>,
     outbox: Outbox,
 }
 
 impl Sender {
-    pub(super) fn new(shared: Arc<Shared>) -> (Outbox, Self) {
+    pub(super) fn new(link: Arc<Link>) -> (Outbox, Self) {
         let outbox = Outbox { gathered: Arc::default(), came: Arc::default() };
-        (outbox.clone(), Self { shared, outbox })
+        (outbox.clone(), Self { link, outbox })
     }
 
     pub(super) async fn run(self) {
         let mut pause = None;
         loop {
             let sent = self.send_until_broken(&mut pause).await;
-            if sent.is_ok() || self.shared.closing.is_cancelled() {
+            if sent.is_ok() || self.link.closing.is_cancelled() {
                 return;
             }
-            self.shared.set_up(false);
+            self.link.set_up(false);
             {
                 // They are of use at once or not at all.
                 let mut gathered = self.outbox.gathered.lock().unwrap_or_else(PoisonError::into_inner);
                 gathered.hints = Default::default();
                 gathered.news.clear();
             }
-            self.shared.pause(&mut pause).await;
+            self.link.pause(&mut pause).await;
         }
     }
 
     /// Ends with an error when the connection broke, and without one when the wire is closed and everything is sent.
     async fn send_until_broken(&self, pause: &mut Option<Duration>) -> Result<(), RedisError> {
-        let mut connection = self.shared.connect(ANSWER_TIMEOUT).await?;
+        let mut connection = self.link.connect(ANSWER_TIMEOUT).await?;
         redis::cmd("PING").exec_async(&mut connection).await?;
         *pause = None;
-        self.shared.set_up(true);
+        self.link.set_up(true);
         loop {
-            let closing = self.shared.closing.is_cancelled();
+            let closing = self.link.closing.is_cancelled();
             if !closing {
                 tokio::select! {
                     () = self.outbox.came.notified() => {}
-                    () = self.shared.closing.cancelled() => {}
+                    () = self.link.closing.cancelled() => {}
                     // An idle connection that is gone must be known: readiness tells of it.
                     () = tokio::time::sleep(ANSWER_TIMEOUT) => redis::cmd("PING").exec_async(&mut connection).await?,
                 }
@@ -148,11 +148,11 @@ impl Sender {
         for (priority, runs) in Priority::ALL.into_iter().zip(&gathered.hints) {
             if !runs.is_empty() {
                 let texts: Vec<String> = runs.iter().map(ToString::to_string).collect();
-                let key = self.shared.hints_key(priority);
+                let key = self.link.hints_key(priority);
                 pipeline.lpush(&key, texts).ignore().ltrim(&key, 0, LIST_MAX as isize - 1).ignore();
             }
         }
-        let ttl = self.shared.settings.state_ttl.as_secs();
+        let ttl = self.link.settings.state_ttl.as_secs();
         for copy in gathered.copies.into_values() {
             let (key, seq) = (format!("run:{}:state", copy.run), copy.seq);
             let text = (copy.body)().to_string();
@@ -160,7 +160,7 @@ impl Sender {
         }
         // After the copies: whoever hears that a run is over finds it so.
         for news in &gathered.news {
-            pipeline.publish(self.shared.news_channel(), news.text()).ignore();
+            pipeline.publish(self.link.news_channel(), news.text()).ignore();
         }
         if pipeline.is_empty() {
             return Ok(());
