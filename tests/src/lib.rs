@@ -10,6 +10,7 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+mod server;
 pub mod target;
 
 use std::time::Duration;

@@ -3,20 +3,15 @@
 //! Needs Debian's package `postgresql`, or `initdb`, `postgres` and `psql` in one directory of the path. Postgres
 //! refuses to run as root; for root it runs as the user `postgres`.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
-use rand::RngExt as _;
-use rustix::process::{Pid, Signal, getegid, geteuid, kill_process};
+use rustix::process::{Signal, getegid, geteuid};
 use tempfile::TempDir;
-use tokio::sync::{oneshot, watch};
 
-use crate::within;
+use crate::server::{Running, free_port, output};
 
 /// What every server is started with; `fsync` stays on, so a test may believe what was committed.
 const SETTINGS: [&str; 5] = [
@@ -62,7 +57,7 @@ impl Postgres {
         // The port may be taken between the choice and the start.
         for _ in 0..10 {
             let port = free_port();
-            let running = Running::start(installed.server(dir.path(), port, &settings)).await;
+            let running = Running::start("Postgres", Signal::QUIT, installed.server(dir.path(), port, &settings)).await;
             if running.says(READY).await {
                 return Self { running, installed, settings, port, databases: AtomicUsize::new(0), dir };
             }
@@ -129,7 +124,9 @@ impl Postgres {
     /// When it still runs or does not start.
     pub async fn start_again(&mut self) {
         self.running.ended().await;
-        self.running = Running::start(self.installed.server(self.dir.path(), self.port, &self.settings)).await;
+        self.running =
+            Running::start("Postgres", Signal::QUIT, self.installed.server(self.dir.path(), self.port, &self.settings))
+                .await;
         assert!(self.running.says(READY).await, "Postgres does not start again");
     }
 }
@@ -219,93 +216,6 @@ async fn id(option: &str) -> u32 {
     let mut command = Command::new("id");
     command.args([option, "postgres"]);
     output(command).await.parse().expect("a number")
-}
-
-/// Runs a program to its end and answers what it printed. A thread waits for it, as long as it lives.
-async fn output(mut command: Command) -> String {
-    let program = command.get_program().to_owned();
-    let output = tokio::task::spawn_blocking(move || (command.stdin(Stdio::null()).output(), command));
-    let (output, command) = output.await.expect("a thread");
-    let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{stdout}{stderr}", output.status);
-    stdout.trim_end().to_owned()
-}
-
-/// A port that is free now. It is below those that the kernel gives to connections and to listeners that ask for any,
-/// so nobody gets it while the server is stopped.
-fn free_port() -> u16 {
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let ports = std::iter::repeat_with(|| rand::rng().random_range(10_000..32_000));
-    ports.take(1000).find(free).expect("a free port")
-}
-
-/// The server's first process and its log. The thread that reads the log starts the process too: it lives until every
-/// process of the server has closed the log, so the kernel kills none before this process ends.
-struct Running {
-    child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
-    count: watch::Receiver<usize>,
-}
-
-impl Running {
-    async fn start(mut command: Command) -> Self {
-        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (counter, count) = watch::channel(0);
-        let (started, child) = oneshot::channel();
-        let log = Arc::clone(&lines);
-        std::thread::spawn(move || {
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-            let mut child = command.spawn().expect("setpriv starts");
-            let stderr = BufReader::new(child.stderr.take().expect("piped"));
-            // Nobody waits for it any more: it ends with this process.
-            let _ = started.send(child);
-            for line in stderr.split(b'\n').map_while(Result::ok) {
-                log.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
-                counter.send_modify(|count| *count += 1);
-            }
-        });
-        Self { child: child.await.expect("started"), lines, count }
-    }
-
-    /// Waits for a log line that contains `text`; false when the server ends without one.
-    async fn says(&self, text: &str) -> bool {
-        let mut count = self.count.clone();
-        let said = count.wait_for(|_| self.lines.lock().unwrap().iter().any(|line| line.contains(text)));
-        within(text, said).await.is_ok()
-    }
-
-    /// Waits for the end of the server: the end of its log.
-    async fn ended(&mut self) {
-        let mut count = self.count.clone();
-        within("the end of Postgres", async { while count.changed().await.is_ok() {} }).await;
-        self.child.wait().expect("ended");
-    }
-
-    /// Sends a signal, unless the process has ended.
-    fn signal(&mut self, signal: Signal) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            kill_process(Pid::from_child(&self.child), signal).expect("signalled");
-        }
-    }
-
-    /// The last log lines.
-    fn tail(&self) -> String {
-        let lines = self.lines.lock().unwrap();
-        lines[lines.len().saturating_sub(30)..].join("\n")
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.signal(Signal::QUIT);
-        // A test may have halted it.
-        self.signal(Signal::CONT);
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- the last lines of Postgres ---\n{}", self.tail());
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,17 +2,13 @@
 //!
 //! Needs Debian's packages `redis-server` and `redis-tools`, and `openssl` for TLS.
 
-use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::Command;
 
-use rand::RngExt as _;
+use rustix::process::Signal;
 use tempfile::TempDir;
-use tokio::sync::{oneshot, watch};
 
-use crate::within;
+use crate::server::{Running, free_port, output};
 
 /// The log line that says that connections are accepted.
 const READY: &str = "Ready to accept connections";
@@ -70,7 +66,7 @@ impl Redis {
         // The port may be taken between the choice and the start.
         for _ in 0..10 {
             let port = free_port();
-            let running = Running::start(server(dir.path(), port, tls, &settings)).await;
+            let running = Running::start("Redis", Signal::KILL, server(dir.path(), port, tls, &settings)).await;
             if running.says(READY).await {
                 return Self { running, settings, port, tls, dir };
             }
@@ -125,7 +121,8 @@ impl Redis {
     /// When it still runs or does not start.
     pub async fn start_again(&mut self) {
         self.running.ended().await;
-        self.running = Running::start(server(self.dir.path(), self.port, self.tls, &self.settings)).await;
+        self.running =
+            Running::start("Redis", Signal::KILL, server(self.dir.path(), self.port, self.tls, &self.settings)).await;
         assert!(self.running.says(READY).await, "Redis does not start again");
     }
 
@@ -166,87 +163,6 @@ fn server(dir: &Path, port: u16, tls: bool, settings: &[String]) -> Command {
     }
     command.args(settings).current_dir(dir).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command
-}
-
-/// Runs a program to its end and answers what it printed. A thread waits for it, as long as it lives.
-async fn output(mut command: Command) -> String {
-    let program = command.get_program().to_owned();
-    let output = tokio::task::spawn_blocking(move || (command.stdin(Stdio::null()).output(), command));
-    let (output, command) = output.await.expect("a thread");
-    let output = output.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{command:?}: {}\n{stdout}{stderr}", output.status);
-    stdout.trim_end().to_owned()
-}
-
-/// A port that is free now. It is below those that the kernel gives to connections and to listeners that ask for any,
-/// so nobody gets it while the server is stopped.
-fn free_port() -> u16 {
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let ports = std::iter::repeat_with(|| rand::rng().random_range(10_000..32_000));
-    ports.take(1000).find(free).expect("a free port")
-}
-
-/// The process and its log. The thread that reads the log starts the process too: it lives until the log is closed, so
-/// the kernel does not kill the server before this process ends.
-struct Running {
-    child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
-    count: watch::Receiver<usize>,
-}
-
-impl Running {
-    async fn start(mut command: Command) -> Self {
-        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
-        let (counter, count) = watch::channel(0);
-        let (started, child) = oneshot::channel();
-        let log = Arc::clone(&lines);
-        std::thread::spawn(move || {
-            let (log_end, server_end) = std::io::pipe().expect("a pipe");
-            command.stdin(Stdio::null()).stdout(server_end.try_clone().expect("a pipe")).stderr(server_end);
-            let child = command.spawn().expect("setpriv starts");
-            // It holds the server's end of the pipe.
-            drop(command);
-            // Nobody waits for it any more: it ends with this process.
-            let _ = started.send(child);
-            for line in BufReader::new(log_end).split(b'\n').map_while(Result::ok) {
-                log.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
-                counter.send_modify(|count| *count += 1);
-            }
-        });
-        Self { child: child.await.expect("started"), lines, count }
-    }
-
-    /// Waits for a log line that contains `text`; false when the server ends without one.
-    async fn says(&self, text: &str) -> bool {
-        let mut count = self.count.clone();
-        let said = count.wait_for(|_| self.lines.lock().unwrap().iter().any(|line| line.contains(text)));
-        within(text, said).await.is_ok()
-    }
-
-    /// Waits for the end of the server: the end of its log.
-    async fn ended(&mut self) {
-        let mut count = self.count.clone();
-        within("the end of Redis", async { while count.changed().await.is_ok() {} }).await;
-        self.child.wait().expect("ended");
-    }
-
-    /// The last log lines.
-    fn tail(&self) -> String {
-        let lines = self.lines.lock().unwrap();
-        lines[lines.len().saturating_sub(30)..].join("\n")
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("--- the last lines of Redis ---\n{}", self.tail());
-        }
-    }
 }
 
 #[cfg(test)]
