@@ -215,6 +215,41 @@ fn every_setting_is_documented_with_its_limits() {
     }
 }
 
+/// The words in a text that begin with `start`.
+fn words<'t>(text: &'t str, start: &'t str) -> impl Iterator<Item = &'t str> {
+    let rest = |at: usize| &text[at..];
+    text.match_indices(start).map(move |(at, _)| {
+        let end = rest(at).find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest(at).len());
+        &rest(at)[..end]
+    })
+}
+
+#[test]
+fn what_is_watched_is_measured() {
+    let measured = weir::meter::meter().text();
+    for file in ["docs/grafana.json", "docs/alerts.yml"] {
+        let text = std::fs::read_to_string(root().join(file)).expect(file);
+        assert!(words(&text, "weir_").count() > 5, "{file} watches nothing");
+        for name in words(&text, "weir_") {
+            let family = ["_total", "_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            let line = format!("# TYPE {} ", family.unwrap_or(name));
+            assert!(measured.contains(&line), "{file} watches {name}, which nobody measures");
+        }
+    }
+}
+
+#[test]
+fn images_name_settings_that_exist() {
+    for file in ["docker-compose.yml", "Dockerfile"] {
+        let text = std::fs::read_to_string(root().join(file)).expect(file);
+        for name in words(&text, "WEIR_").filter(|name| *name != "WEIR_PORT_ON_HOST") {
+            let key = name.trim_start_matches("WEIR_").to_ascii_lowercase();
+            let setting = format!("\n{key} = ");
+            assert!(weir::config::DEFAULTS.contains(&setting), "{file} sets {name}, which is no setting");
+        }
+    }
+}
+
 #[test]
 fn markdown_links_lead_somewhere() {
     let documents = files("docs", "md").into_iter().chain(
