@@ -30,6 +30,9 @@ const CONNECTIONS_TIMEOUT: Duration = Duration::from_secs(5);
 const TIME_EVERY: Duration = Duration::from_secs(10);
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
+/// How often it is asked for at the start, when answers take too long.
+const FIRST_TRIES: usize = 5;
+
 /// Serves until SIGTERM or SIGINT, then shuts down in order: no new requests, no new attempts, attempts under way
 /// finished or released, everything written.
 ///
@@ -96,7 +99,11 @@ pub(crate) async fn open(location: &Location) -> anyhow::Result<(Store, Arc<dyn 
     }
     let clock = SharedClock::default();
     let store = Store::open(location, Arc::new(clock.clone())).await?;
-    take_time(&store, &clock).await?;
+    for _ in 0..FIRST_TRIES {
+        if take_time(&store, &clock).await? {
+            break;
+        }
+    }
     let (kept, source) = (clock.clone(), store.clone());
     let keeping_time = async move {
         loop {
@@ -110,15 +117,14 @@ pub(crate) async fn open(location: &Location) -> anyhow::Result<(Store, Arc<dyn 
 }
 
 /// Takes over the time of the database, as of the middle of the question and its answer. An answer that took long says
-/// little.
-async fn take_time(store: &Store, clock: &SharedClock) -> Result<(), StoreError> {
+/// little, and is left out.
+async fn take_time(store: &Store, clock: &SharedClock) -> Result<bool, StoreError> {
     let asked = clock.now();
     let time = store.time().await?;
     let took = clock.now().since(asked);
-    if let Some(time) = time.filter(|_| took < ANSWER_MAX) {
-        clock.set(time.plus(took / 2));
-    }
-    Ok(())
+    let Some(time) = time.filter(|_| took < ANSWER_MAX) else { return Ok(false) };
+    clock.set(time.plus(took / 2));
+    Ok(true)
 }
 
 fn wire(config: &Config, location: &Location) -> anyhow::Result<Arc<dyn Wire>> {

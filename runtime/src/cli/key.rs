@@ -44,6 +44,11 @@ pub(super) enum Command {
 
 /// Does what the command says.
 pub(super) async fn run(command: &Command, config: &Config) -> anyhow::Result<()> {
+    if let Command::Create { name, .. } = command
+        && (name.is_empty() || name.chars().any(char::is_control) || name.len() > 100)
+    {
+        bail!("a key's name has 1 to 100 bytes and no control characters");
+    }
     if let Command::Create { name, offline: true } = command {
         let (key, hash) = make();
         let digest = crate::model::plugin::PluginDigest(hash);
@@ -58,9 +63,6 @@ pub(super) async fn run(command: &Command, config: &Config) -> anyhow::Result<()
 async fn within(command: &Command, store: &Store) -> anyhow::Result<()> {
     match command {
         Command::Create { name, .. } => {
-            if name.is_empty() || name.chars().any(char::is_control) || name.len() > 100 {
-                bail!("a key's name has 1 to 100 bytes and no control characters");
-            }
             let (key, hash) = make();
             if !store.add_api_key(name.clone(), hash).await? {
                 bail!("there is a key `{name}` already; delete it first, or choose another name");

@@ -125,6 +125,10 @@ impl Layers {
             let source = self.source(key);
             let shown = match value.as_str().and_then(|text| url::Url::parse(text).ok()) {
                 _ if SECRET.contains(&key.as_str()) && value.as_str() != Some("") => Value::String("***".to_owned()),
+                Some(mut url) if url.query_pairs().any(|(name, _)| name == "password") => {
+                    url.set_query(Some("***"));
+                    Value::String(url.to_string())
+                }
                 Some(mut url) if url.password().is_some() => {
                     // A URL that has a password also can have another one.
                     let _ = url.set_password(Some("***"));

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use crate::meter::meter;
+use crate::clock::Clock;
 use crate::model::id::{ClaimToken, RunId};
 use crate::model::time::Timestamp;
 use crate::store::Claimed;
@@ -25,6 +25,7 @@ pub struct Hold {
     /// Messages in the inbox, as far as renewals have seen.
     inbox: AtomicU32,
     poke: Notify,
+    renewal: Notify,
     lost: CancellationToken,
 }
 
@@ -38,6 +39,7 @@ impl Hold {
             until: AtomicI64::new(claimed.lease_until.as_micros()),
             inbox: AtomicU32::new(claimed.inbox),
             poke: Notify::new(),
+            renewal: Notify::new(),
             lost: CancellationToken::new(),
         })
     }
@@ -69,6 +71,19 @@ impl Hold {
         self.lost.is_cancelled() || now.as_micros() >= self.until.load(Ordering::Relaxed)
     }
 
+    /// Waits until the claim lasts, when its lease is over and nobody has taken it: a renewal may only be late.
+    pub(super) async fn held(&self, clock: &dyn Clock) {
+        loop {
+            let renewal = self.renewal.notified();
+            tokio::pin!(renewal);
+            renewal.as_mut().enable();
+            if !self.is_over(clock.now()) {
+                return;
+            }
+            renewal.await;
+        }
+    }
+
     /// Waits until it is known that somebody else holds the run.
     pub(super) async fn lost(&self) {
         self.lost.cancelled().await;
@@ -76,6 +91,7 @@ impl Hold {
 
     fn renewed(&self, until: Timestamp, inbox: u32) {
         self.until.store(until.as_micros(), Ordering::Relaxed);
+        self.renewal.notify_waiters();
         if self.inbox.swap(inbox, Ordering::Relaxed) < inbox {
             self.poke();
         }
@@ -114,7 +130,6 @@ async fn renew(engine: &Engine, holds: &[Arc<Hold>], lease: Duration) -> bool {
         }
     }
     for hold in renewed.lost.iter().filter_map(|run| by_run.get(run)) {
-        meter().lease_lost();
         hold.lost.cancel();
     }
     true

@@ -142,7 +142,10 @@ impl Dispatcher {
                     let _ = inner.finished.send(run);
                     inner.bench.wire.tell(News::Finished(run));
                 }
-                Drove::Lost => tracing::warn!("somebody else holds the run now"),
+                Drove::Lost => {
+                    tracing::warn!("somebody else holds the run now");
+                    meter().lease_lost();
+                }
                 Drove::Released | Drove::Unread | Drove::Stuck => {}
             }
             drove

@@ -21,7 +21,6 @@ use crate::clock::jitter;
 use crate::model::context::RunFacts;
 use crate::model::decide::{self, Call, Decision, Effect, current_step_index};
 use crate::model::error::{AttemptFailure, Failure, FailureCode};
-use crate::model::id::RunId;
 use crate::model::journal::{Event, Output, Then};
 use crate::model::path::StepPath;
 use crate::model::state::RunState;
@@ -38,8 +37,8 @@ const SHORT_WAIT: Duration = Duration::from_secs(3);
 /// Advances the claimed run until it ends, waits for long, or is lost. `hold` is what is known of the claim meanwhile;
 /// `stopping` asks for it back as soon as no attempt is under way.
 pub async fn drive(bench: &Workbench, claimed: Claimed, hold: &Hold, stopping: &CancellationToken) -> Drove {
-    match Driver::load(bench, claimed).await {
-        Ok(mut driver) => match driver.advance(hold, stopping).await {
+    match Driver::load(bench, claimed, hold).await {
+        Ok(mut driver) => match driver.advance(stopping).await {
             Ok(drove) | Err(Ended(drove)) => drove,
         },
         Err(Ended(drove)) => drove,
@@ -50,6 +49,7 @@ type Attempt<'b> = BoxFuture<'b, (StepPath, Result<Output, AttemptFailure>)>;
 
 struct Driver<'b> {
     bench: &'b Workbench,
+    hold: &'b Hold,
     claim: Claim,
     run: RunFacts,
     revision: Arc<Parsed>,
@@ -60,7 +60,7 @@ struct Driver<'b> {
 }
 
 impl<'b> Driver<'b> {
-    async fn load(bench: &'b Workbench, claimed: Claimed) -> Result<Self, Ended> {
+    async fn load(bench: &'b Workbench, claimed: Claimed, hold: &'b Hold) -> Result<Self, Ended> {
         let Claimed { mut claim, workflow_id, revision, input, created_at, inbox, interrupts, .. } = claimed;
         let unreadable = |error: &dyn std::fmt::Display| Failure::new(FailureCode::Unreadable, error.to_string());
         let state = match read_state(&bench.store, claim.run, Some(claim.seq)).await {
@@ -92,6 +92,7 @@ impl<'b> Driver<'b> {
         };
         let mut driver = Self {
             bench,
+            hold,
             claim,
             run,
             revision: parsed,
@@ -109,7 +110,7 @@ impl<'b> Driver<'b> {
         Ok(driver)
     }
 
-    async fn advance(&mut self, hold: &Hold, stopping: &CancellationToken) -> Result<Drove, Ended> {
+    async fn advance(&mut self, stopping: &CancellationToken) -> Result<Drove, Ended> {
         loop {
             let decision =
                 decide::decide(&self.run, &self.revision.definition, &self.bench.limits, &self.state, self.now());
@@ -117,20 +118,20 @@ impl<'b> Driver<'b> {
                 Decision::Record(events) => self.record(events)?,
                 Decision::Finished => return self.finish().await,
                 Decision::Perform(_) if stopping.is_cancelled() => return self.release(self.now()).await,
-                Decision::Perform(effects) => self.perform(effects, hold).await?,
+                Decision::Perform(effects) => self.perform(effects).await?,
                 Decision::Wait(until) => {
                     let far = until.since(self.now()) > SHORT_WAIT;
                     if self.in_flight.is_empty() && (far || stopping.is_cancelled()) {
                         return self.release(until).await;
                     }
-                    self.wait(until, hold, stopping).await?;
+                    self.wait(until, stopping).await?;
                 }
             }
         }
     }
 
     /// Begins attempts, after the note that they begin and everything they can see is written.
-    async fn perform(&mut self, effects: Vec<Effect>, hold: &Hold) -> Result<(), Ended> {
+    async fn perform(&mut self, effects: Vec<Effect>) -> Result<(), Ended> {
         let at = self.now();
         let attempted = |effect: &Effect| Event::Attempted { path: effect.path.clone(), attempt: effect.attempt, at };
         self.record(effects.iter().map(attempted).collect())?;
@@ -139,17 +140,17 @@ impl<'b> Driver<'b> {
         if self.state.cancel {
             return Ok(());
         }
-        if hold.is_over(self.now()) {
+        if self.hold.is_over(self.now()) {
             return Err(Ended(Drove::Lost));
         }
         for effect in effects {
-            self.in_flight.push(attempt(self.bench, self.run.id, Arc::clone(&self.revision), effect));
+            self.in_flight.push(attempt(self.bench, self.hold, Arc::clone(&self.revision), effect));
         }
         Ok(())
     }
 
     /// Waits until something happens: an attempt ends, a message comes, or the time has come.
-    async fn wait(&mut self, until: Timestamp, hold: &Hold, stopping: &CancellationToken) -> Result<(), Ended> {
+    async fn wait(&mut self, until: Timestamp, stopping: &CancellationToken) -> Result<(), Ended> {
         if !self.pending.is_empty() {
             self.flush(Next::Continue, false).await?;
             if self.state.cancel {
@@ -160,8 +161,8 @@ impl<'b> Driver<'b> {
         tokio::select! {
             biased;
             Some((path, result)) = self.in_flight.next() => self.attempt_ended(&path, result),
-            () = hold.lost() => Err(Ended(Drove::Lost)),
-            () = hold.poked() => self.take_messages().await,
+            () = self.hold.lost() => Err(Ended(Drove::Lost)),
+            () = self.hold.poked() => self.take_messages().await,
             () = self.bench.clock.sleep_until(until) => Ok(()),
             () = stopping.cancelled(), if idle => Ok(()),
         }
@@ -218,7 +219,7 @@ impl<'b> Driver<'b> {
         Ok(())
     }
 
-    /// Shows the run as it is now, which is on disk.
+    /// Shows the run as it is now. Of what it shows only notes may get lost, with a crash of the database.
     fn show(&self, waits: bool) {
         if !self.bench.wire.shows() {
             return;
@@ -226,7 +227,8 @@ impl<'b> Driver<'b> {
         let (run, revision, state) = (self.run.clone(), Arc::clone(&self.revision), self.state.clone());
         let (seq, now) = (self.claim.seq, self.now());
         let body = move || wire::state(&run, &revision.definition, &state, seq, waits, now);
-        self.bench.wire.show(HotCopy { run: self.run.id, seq, body: Box::new(body) });
+        let (last, size_bytes) = (self.state.outcome.is_some(), self.state.output_bytes);
+        self.bench.wire.show(HotCopy { run: self.run.id, seq, last, size_bytes, body: Box::new(body) });
     }
 
     async fn release(&mut self, until: Timestamp) -> Result<Drove, Ended> {
@@ -261,10 +263,12 @@ impl<'b> Driver<'b> {
 
 /// One attempt with its timeout. The time of a tool begins when the tool does: that it waits for its turn in the
 /// sandbox is not its fault.
-fn attempt(bench: &Workbench, run: RunId, revision: Arc<Parsed>, effect: Effect) -> Attempt<'_> {
+fn attempt<'b>(bench: &'b Workbench, hold: &'b Hold, revision: Arc<Parsed>, effect: Effect) -> Attempt<'b> {
     Box::pin(async move {
         let _turn = bench.performer.turn(&effect.call).await;
-        let performed = bench.performer.perform(run, &effect, &revision.tool_lock);
+        // The turn may have come late. When the claim is lost for good, the driver drops this.
+        hold.held(&*bench.clock).await;
+        let performed = bench.performer.perform(hold.run(), &effect, &revision.tool_lock);
         if matches!(effect.call, Call::Tool(_)) {
             let result = performed.await;
             return (effect.path, result);

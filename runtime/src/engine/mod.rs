@@ -252,7 +252,8 @@ impl Engine {
             Created::New => {
                 meter().accepted();
                 if wire.shows() {
-                    wire.show(HotCopy { run: id, seq: 0, body: Box::new(move || wire::queued(id, workflow, now)) });
+                    let body = Box::new(move || wire::queued(id, workflow, now));
+                    wire.show(HotCopy { run: id, seq: 0, last: false, size_bytes: 0, body });
                 }
                 wire.push(id, priority);
                 Accepted::New(id)

@@ -125,7 +125,7 @@ pub(super) async fn end(
             if bench.wire.shows() {
                 let (run, seq) = (claim.run, claim.seq);
                 let body = move || wire::failed(run, workflow, seq, &message, at);
-                bench.wire.show(HotCopy { run, seq, body: Box::new(body) });
+                bench.wire.show(HotCopy { run, seq, last: true, size_bytes: 0, body: Box::new(body) });
             }
             Ended(Drove::Finished(Outcome::Failed))
         }

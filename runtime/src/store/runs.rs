@@ -114,15 +114,18 @@ const CREATE_SQLITE: &str = "INSERT INTO runs (id, workflow_id, revision, input,
        AND ($9 IS NULL OR EXISTS (SELECT 1 FROM endpoints WHERE id = $9 AND is_active)) \
      ON CONFLICT DO NOTHING";
 
-/// The same for many at once; answers the ids of those that were created.
-const CREATE_POSTGRES: &str = "INSERT INTO runs (id, workflow_id, revision, input, idem_key, idem_hash, created_at, due_at) \
-     SELECT given.id, given.workflow_id, given.revision, given.input, given.idem_key, given.idem_hash, given.created_at, \
-            given.due_at \
-     FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bytea[], $5::text[], $6::bytea[], $7::bigint[], $8::bigint[], \
-                 $9::uuid[]) \
-         AS given (id, workflow_id, revision, input, idem_key, idem_hash, created_at, due_at, endpoint) \
-     WHERE EXISTS (SELECT 1 FROM workflows WHERE workflows.id = given.workflow_id AND is_active) \
-       AND (given.endpoint IS NULL OR EXISTS (SELECT 1 FROM endpoints WHERE endpoints.id = given.endpoint AND is_active)) \
+/// The same for many at once; answers the ids of those that were created. Somebody who switches off waits for creations under
+/// way, and creations wait for him.
+const CREATE_POSTGRES: &str = "WITH given AS (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bytea[], $5::text[], $6::bytea[], \
+            $7::bigint[], $8::bigint[], $9::uuid[]) \
+         AS given (id, workflow_id, revision, input, idem_key, idem_hash, created_at, due_at, endpoint)), \
+     active AS MATERIALIZED (SELECT id FROM workflows WHERE id IN (SELECT workflow_id FROM given) AND is_active \
+         ORDER BY id FOR SHARE), \
+     open AS MATERIALIZED (SELECT id FROM endpoints WHERE id IN (SELECT endpoint FROM given) AND is_active \
+         ORDER BY id FOR SHARE) \
+     INSERT INTO runs (id, workflow_id, revision, input, idem_key, idem_hash, created_at, due_at) \
+     SELECT id, workflow_id, revision, input, idem_key, idem_hash, created_at, due_at FROM given \
+     WHERE workflow_id IN (SELECT id FROM active) AND (endpoint IS NULL OR endpoint IN (SELECT id FROM open)) \
      ON CONFLICT DO NOTHING RETURNING id";
 
 /// What was created earlier: under the same key, or by this very request whose answer got lost.

@@ -39,6 +39,10 @@ pub struct HotCopy {
     pub run: RunId,
     /// Appends so far. A copy never replaces one of more appends.
     pub seq: u64,
+    /// Whether the run is over.
+    pub last: bool,
+    /// About how many bytes of results it holds.
+    pub size_bytes: usize,
     /// Makes the JSON.
     pub body: Box<dyn FnOnce() -> Value + Send>,
 }

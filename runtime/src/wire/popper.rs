@@ -25,8 +25,28 @@ impl Default for Wanted {
 }
 
 impl Wanted {
-    pub(super) fn set(&self, wanted: usize) {
+    /// Asks for so many until the answer is dropped.
+    pub(super) fn ask(&self, wanted: usize) -> Asked<'_> {
+        self.set(wanted);
+        Asked(self)
+    }
+
+    fn set(&self, wanted: usize) {
         self.0.send_if_modified(|value| std::mem::replace(value, wanted) != wanted);
+    }
+
+    /// So many of them have come.
+    fn came(&self, count: usize) {
+        self.0.send_modify(|wanted| *wanted = wanted.saturating_sub(count));
+    }
+}
+
+/// Somebody asks for hints. Nobody does any more when this is dropped, however that happens.
+pub(super) struct Asked<'w>(&'w Wanted);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.set(0);
     }
 }
 
@@ -34,15 +54,15 @@ impl Wanted {
 pub(super) struct Popper {
     link: Arc<Link>,
     hints: Arc<Hints>,
-    wanted: watch::Receiver<usize>,
+    wanted: Arc<Wanted>,
 }
 
 impl Popper {
-    pub(super) fn new(link: Arc<Link>, hints: Arc<Hints>, wanted: &Wanted) -> Self {
-        Self { link, hints, wanted: wanted.0.subscribe() }
+    pub(super) fn new(link: Arc<Link>, hints: Arc<Hints>, wanted: Arc<Wanted>) -> Self {
+        Self { link, hints, wanted }
     }
 
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(self) {
         let mut pause = None;
         while !self.link.closing.is_cancelled() {
             let closing = self.link.closing.clone();
@@ -56,12 +76,14 @@ impl Popper {
     }
 
     /// Ends with an error when the connection broke, and without one when nobody will ever ask again.
-    async fn pop_until_broken(&mut self, pause: &mut Option<Duration>) -> Result<(), RedisError> {
+    async fn pop_until_broken(&self, pause: &mut Option<Duration>) -> Result<(), RedisError> {
         let mut connection = self.link.connect(BLOCKED + ANSWER_TIMEOUT).await?;
         *pause = None;
-        while let Ok(wanted) = self.wanted.wait_for(|wanted| *wanted > 0).await.map(|wanted| *wanted) {
+        let mut asked = self.wanted.0.subscribe();
+        while let Ok(wanted) = asked.wait_for(|wanted| *wanted > 0).await.map(|wanted| *wanted) {
             let (runs, priority) = self.pop(&mut connection, wanted).await?;
             if !runs.is_empty() {
+                self.wanted.came(runs.len());
                 self.hints.add(runs, priority);
             }
         }

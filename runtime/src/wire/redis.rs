@@ -13,6 +13,7 @@
 //! listens.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
@@ -27,6 +28,9 @@ use super::{HotCopy, News, Wire};
 use crate::model::definition::Priority;
 use crate::model::id::RunId;
 
+/// How long one subscription is listened to. A connection that is gone without a word is found out by that.
+const LISTEN_FOR: Duration = Duration::from_secs(60);
+
 /// News that wait for a slow listener in this process.
 const NEWS_MAX: usize = 4096;
 
@@ -34,7 +38,7 @@ const NEWS_MAX: usize = 4096;
 pub struct RedisWire {
     link: Arc<Link>,
     outbox: Outbox,
-    wanted: Wanted,
+    wanted: Arc<Wanted>,
     hints: Arc<Hints>,
     news: broadcast::Sender<News>,
     tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -48,10 +52,10 @@ impl RedisWire {
     #[expect(clippy::disallowed_methods, reason = "the tasks live as long as the wire; `close` joins them")]
     pub fn start(settings: RedisSettings) -> Result<Self, WireError> {
         let link = Arc::new(Link::new(settings)?);
-        let (hints, wanted) = (Arc::new(Hints::default()), Wanted::default());
+        let (hints, wanted) = (Arc::new(Hints::default()), Arc::new(Wanted::default()));
         let (news, _) = broadcast::channel(NEWS_MAX);
         let (outbox, sender) = Sender::new(Arc::clone(&link));
-        let popper = Popper::new(Arc::clone(&link), Arc::clone(&hints), &wanted);
+        let popper = Popper::new(Arc::clone(&link), Arc::clone(&hints), Arc::clone(&wanted));
         let listening = listen(Arc::clone(&link), news.clone());
         let tasks = vec![tokio::spawn(sender.run()), tokio::spawn(popper.run()), tokio::spawn(listening)];
         Ok(Self { link, outbox, wanted, hints, news, tasks: tokio::sync::Mutex::new(tasks) })
@@ -77,7 +81,7 @@ async fn listen(link: Arc<Link>, news: broadcast::Sender<News>) {
             Some(())
         };
         tokio::select! {
-            _ = listened => {}
+            _ = tokio::time::timeout(LISTEN_FOR, listened) => {}
             () = link.closing.cancelled() => {}
         }
         link.pause(&mut pause).await;
@@ -112,10 +116,8 @@ impl Wire for RedisWire {
 
     fn pop(&self, most: usize) -> BoxFuture<'_, Vec<RunId>> {
         Box::pin(async move {
-            self.wanted.set(most.max(1).saturating_sub(self.hints.len()));
-            let taken = self.hints.take(most).await;
-            self.wanted.set(0);
-            taken
+            let _asked = self.wanted.ask(most.max(1).saturating_sub(self.hints.len()));
+            self.hints.take(most).await
         })
     }
 

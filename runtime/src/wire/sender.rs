@@ -20,13 +20,17 @@ const GATHERED_MAX: usize = 16_384;
 /// Most hints in one list of Redis. The oldest go first: those runs are due for a long time already.
 const LIST_MAX: usize = 100_000;
 
+/// Most bytes of results in the copies that gather. Beyond that copies are dropped: runs and their results are not.
+const COPIES_MAX_BYTES: usize = 64 << 20;
+
 /// Most copies in one pipeline.
 const COPIES_MAX: usize = 256;
 
-/// `KEYS[1]` the state, `ARGV` its sequence, its text and its time to live.
+/// `KEYS[1]` the state; `ARGV` its sequence, its text, its time to live, and whether it is the last one, which always counts: a
+/// crash of Postgres can take appends back that were shown already, and then the end has a smaller number.
 const SHOW: &str = r#"local old = redis.call('GETRANGE', KEYS[1], 0, 30)
 local seq = string.match(old, '^{"seq":(%d+)')
-if seq and tonumber(seq) > tonumber(ARGV[1]) then return 0 end
+if ARGV[4] == '0' and seq and tonumber(seq) > tonumber(ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 return 1"#;
 
@@ -34,6 +38,7 @@ return 1"#;
 struct Gathered {
     hints: [Vec<RunId>; Priority::ALL.len()],
     copies: HashMap<RunId, HotCopy>,
+    copies_bytes: usize,
     news: Vec<News>,
 }
 
@@ -60,13 +65,15 @@ impl Outbox {
 
     pub(super) fn show(&self, copy: HotCopy) {
         self.add(|gathered| {
-            let room = gathered.copies.len() < GATHERED_MAX;
-            match gathered.copies.get_mut(&copy.run) {
-                Some(earlier) if earlier.seq <= copy.seq => *earlier = copy,
-                None if room => {
-                    gathered.copies.insert(copy.run, copy);
-                }
-                _ => {}
+            let earlier = gathered.copies.get(&copy.run);
+            if earlier.is_some_and(|earlier| earlier.seq > copy.seq && !copy.last) {
+                return;
+            }
+            let freed = earlier.map_or(0, |earlier| earlier.size_bytes);
+            let size = gathered.copies_bytes - freed + copy.size_bytes;
+            if earlier.is_some() || (gathered.copies.len() < GATHERED_MAX && size <= COPIES_MAX_BYTES) {
+                gathered.copies_bytes = size;
+                gathered.copies.insert(copy.run, copy);
             }
         });
     }
@@ -78,6 +85,7 @@ impl Outbox {
         if taken.copies.len() > COPIES_MAX {
             let keep: Vec<RunId> = taken.copies.keys().skip(COPIES_MAX).copied().collect();
             gathered.copies = keep.into_iter().filter_map(|run| taken.copies.remove_entry(&run)).collect();
+            gathered.copies_bytes = gathered.copies.values().map(|copy| copy.size_bytes).sum();
             self.came.notify_one();
         }
         taken
@@ -153,10 +161,13 @@ impl Sender {
             }
         }
         let ttl = self.link.settings.state_ttl.as_secs();
+        let mut shown = Vec::with_capacity(gathered.copies.len());
         for copy in gathered.copies.into_values() {
-            let (key, seq) = (format!("run:{}:state", copy.run), copy.seq);
-            let text = (copy.body)().to_string();
-            pipeline.cmd("EVAL").arg(SHOW).arg(1).arg(key).arg(seq).arg(text).arg(ttl).ignore();
+            let HotCopy { run, seq, last, size_bytes, body } = copy;
+            let (key, state) = (format!("run:{run}:state"), body());
+            let text = state.to_string();
+            pipeline.cmd("EVAL").arg(SHOW).arg(1).arg(key).arg(seq).arg(text).arg(ttl).arg(u8::from(last)).ignore();
+            shown.push(HotCopy { run, seq, last, size_bytes, body: Box::new(move || state) });
         }
         // After the copies: whoever hears that a run is over finds it so.
         for news in &gathered.news {
@@ -165,6 +176,11 @@ impl Sender {
         if pipeline.is_empty() {
             return Ok(());
         }
-        pipeline.exec_async(connection).await
+        let sent = pipeline.exec_async(connection).await;
+        if sent.is_err() {
+            // Again with the next connection, unless something newer has come.
+            shown.into_iter().for_each(|copy| self.outbox.show(copy));
+        }
+        sent
     }
 }
