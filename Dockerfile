@@ -28,6 +28,6 @@ ENV WEIR_LISTEN=0.0.0.0:8000 \
 EXPOSE 8000
 # A shutdown may take 15 seconds, and `docker stop` waits for 10: run it with `--stop-timeout 30`.
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=6s --start-period=30s --retries=3 CMD ["weir", "healthcheck"]
+HEALTHCHECK --interval=10s --timeout=10s --start-period=30s --retries=3 CMD ["weir", "healthcheck"]
 ENTRYPOINT ["weir"]
 CMD ["serve"]

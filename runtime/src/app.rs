@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use weir_host::egress::Egress;
 use weir_host::plugin::PluginHost;
 
@@ -18,13 +19,17 @@ use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::{Config, Role};
 use crate::engine::steps::Performer;
 use crate::engine::{Engine, Workbench};
-use crate::store::{Location, Store, StoreError};
+use crate::store::{Location, OpenError, Store, StoreError};
 use crate::tools::Tools;
 use crate::vault::Vault;
 use crate::wire::{LocalWire, RedisSettings, RedisWire, Wire};
 
 /// How long open connections may take to end after everything else has.
 const CONNECTIONS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a start waits for a database on Postgres that is not there, and how long between two tries.
+const DATABASE_PATIENCE: Duration = Duration::from_secs(60);
+const DATABASE_PAUSE: Duration = Duration::from_millis(500);
 
 /// How often the time of a shared database is asked for, and how long its answer may take to be of use.
 const TIME_EVERY: Duration = Duration::from_secs(10);
@@ -41,11 +46,13 @@ const FIRST_TRIES: usize = 5;
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut stop = stop_signal()?;
     let location = config.location()?;
-    let (store, clock, keeping_time) = open(&location).await?;
-    let door = door(&config, &store).await?;
+    let base = tokio::select! {
+        base = base_when_there(&config, &location) => base?,
+        _ = stop.recv() => return Ok(()),
+    };
+    let Base { store, clock, keeping_time, door, vault } = base;
     let listener = if config.listens { Some(listen(&config, &door).await?) } else { None };
     let wire = wire(&config, &location)?;
-    let vault = Arc::new(vault(&config, &location, &store).await?);
     let egress = Egress::new(config.egress()?).context("the http client")?;
     let tools = Tools::new(store.clone(), PluginHost::new(config.plugins())?);
     let performer = Performer::new(egress, config.http_calls_max, tools.clone());
@@ -86,6 +93,43 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     store.close().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What everything else stands on.
+struct Base {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    keeping_time: BoxFuture<'static, ()>,
+    door: Door,
+    vault: Arc<Vault>,
+}
+
+/// Opens what is in the database. One on Postgres may be about to start, or to recover: it is waited for a while.
+async fn base_when_there(config: &Config, location: &Location) -> anyhow::Result<Base> {
+    let patient_until = Instant::now() + DATABASE_PATIENCE;
+    loop {
+        let error = match Box::pin(base(config, location)).await {
+            Ok(base) => return Ok(base),
+            Err(error) => error,
+        };
+        let passes = |cause: &(dyn std::error::Error + 'static)| {
+            let open = cause.downcast_ref::<OpenError>().is_some_and(OpenError::may_pass);
+            open || matches!(cause.downcast_ref::<StoreError>(), Some(StoreError::Unavailable(_)))
+        };
+        let shared = matches!(location, Location::Cluster { .. });
+        if !shared || Instant::now() >= patient_until || !error.chain().any(passes) {
+            return Err(error);
+        }
+        tracing::warn!(error = format!("{error:#}"), "the database is not there yet: waiting for it");
+        tokio::time::sleep(DATABASE_PAUSE).await;
+    }
+}
+
+async fn base(config: &Config, location: &Location) -> anyhow::Result<Base> {
+    let (store, clock, keeping_time) = open(location).await?;
+    let door = door(config, &store).await?;
+    let vault = Arc::new(vault(config, location, &store).await?);
+    Ok(Base { store, clock, keeping_time, door, vault })
 }
 
 /// Opens the database, with the clock that all its processes go by, and what keeps that clock right.

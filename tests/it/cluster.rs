@@ -177,3 +177,22 @@ async fn runs_of_high_priority_go_first() {
     let order: Vec<String> = target.all().into_iter().map(|received| received.uri).collect();
     assert_eq!(order, ["/high", "/normal", "/low"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_starts_before_postgres_waits_for_it() {
+    let (mut cluster, target) = tokio::join!(Cluster::start(), Target::start());
+    cluster.postgres.stop(true).await;
+    let settings = cluster.settings("all", &[]);
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let dir = std::sync::Arc::new(tempfile::TempDir::new().expect("a directory"));
+    let starting = Weir::start_in(dir, &settings, &[]);
+    let (weir, ()) = tokio::join!(starting, cluster.postgres.start_again());
+    weir.line_with("the database is not there yet").await;
+    let run = weir.run(&weir.workflow(&get(&target, "/x").await).await, &Value::Null).await;
+    assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
+    // What will not pass is said at once.
+    let wrong =
+        ["serve", "--database-url=postgres://nobody@127.0.0.1:1/x?sslmode=nonsense", "--set=redis_url=redis://x"];
+    let output = weir_tests::process::run(weir.dir(), &wrong, &[]);
+    assert!(!output.status.success());
+}

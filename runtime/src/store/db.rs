@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sqlx::migrate::MigrateError;
 use sqlx::{SqlSafeStr, SqlitePool};
 
 use super::cluster::Cluster;
+use super::failure::may_pass;
 use super::lane::{Batch, Lane, One};
 use super::sql::{On, Query};
 use super::writer::{Op, Writer};
@@ -49,7 +51,7 @@ pub enum OpenError {
     },
     /// The schema is newer than this binary, or a migration failed.
     #[error("the database schema cannot be brought up to date: {0}")]
-    Migrate(#[from] sqlx::migrate::MigrateError),
+    Migrate(#[from] MigrateError),
     /// The database itself refused, or does not answer.
     #[error("the database cannot be opened: {0}")]
     Database(#[from] sqlx::Error),
@@ -62,6 +64,18 @@ pub enum OpenError {
     /// The database is none for which there is a copy in one file.
     #[error("this works on an embedded database only; a database on Postgres is backed up with pg_dump")]
     NotEmbedded,
+}
+
+impl OpenError {
+    /// Whether the database may be there a little later: it does not answer, or is starting or recovering.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Database(error) | Self::Migrate(MigrateError::Execute(error)) => may_pass(error),
+            Self::Store(StoreError::Unavailable(_)) => true,
+            _ => false,
+        }
+    }
 }
 
 /// A database, open. Cheap to clone.
