@@ -200,6 +200,22 @@ fn migrations_are_mirrored_and_numbered_without_gaps() {
 }
 
 #[test]
+fn every_statement_is_executed_on_both_databases() {
+    let contract: String = files("tests/it/contract", "rs").into_values().collect();
+    // What only a command does is tried with the command, on both databases too (import.rs, copy.rs).
+    let elsewhere = ["import.rs", "original.rs", "transfer.rs", "probe.rs"];
+    let stores = files("runtime/src/store", "rs");
+    let methods = stores.iter().filter(|(file, _)| !elsewhere.iter().any(|name| file.ends_with(name)));
+    let methods = methods.flat_map(|(_, text)| text.split("    pub async fn ").skip(1));
+    let mut count = 0;
+    for name in methods.filter_map(|rest| rest.split(['(', '<']).next()) {
+        assert!(contract.contains(&format!("{name}(")), "no test of the contract calls Store::{name}");
+        count += 1;
+    }
+    assert!(count > 30, "{count} methods");
+}
+
+#[test]
 fn every_setting_is_documented_with_its_limits() {
     let api = std::fs::read_to_string(root().join("docs/API.md")).expect("docs/API.md");
     let settings: Vec<&str> =

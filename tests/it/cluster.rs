@@ -196,3 +196,26 @@ async fn a_process_that_starts_before_postgres_waits_for_it() {
     let output = weir_tests::process::run(weir.dir(), &wrong, &[]);
     assert!(!output.status.success());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ended_long_ago_goes_away_by_itself() {
+    let (cluster, target) = tokio::join!(Cluster::start(), Target::start());
+    let api = cluster.weir("api", &[]).await;
+    let workflow = api.workflow(&get(&target, "/x").await).await;
+    // Ids from September 2026, ended a second after they were made.
+    let id = "(lpad(to_hex(1790000000000 + n), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0'))::uuid";
+    let old = format!(
+        "INSERT INTO runs (id, workflow_id, revision, input, created_at, due_at, seq, outcome, finished_at) \
+         SELECT {id}, '{workflow}', 1, 'null', 1790000000000000, NULL, 1, 'SUCCEEDED', 1790000001000000 \
+         FROM generate_series(1, 1000) AS n; \
+         INSERT INTO journal (run_id, seq, claim, events) SELECT id, 1, gen_random_uuid(), '[]' FROM runs;"
+    );
+    cluster.sql(&old).await;
+    let worker = cluster.weir("worker", &["retention_days=30"]).await;
+    let young = api.run(&workflow, &Value::Null).await;
+    assert_eq!(api.finished(&young).await["status"], "SUCCEEDED");
+    let line = worker.line_with("runs that ended long ago are deleted").await;
+    assert!(line.contains("\"deleted\":1000"), "{line}");
+    let left = "SELECT (SELECT string_agg(id::text, ',') FROM runs), (SELECT count(DISTINCT run_id) FROM journal)";
+    assert_eq!(cluster.sql(left).await, format!("{young}|1"));
+}

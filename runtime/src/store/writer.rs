@@ -29,7 +29,7 @@ pub(super) trait Op: Send + Sync + 'static {
     type Output: Send + 'static;
 
     /// Whether the caller's answer promises that the write is on disk. What does not is as safe against the death of
-    /// the process, and may be lost when the machine loses power; it is one statement.
+    /// the process, and may be lost when the machine loses power; only one statement of it writes.
     fn durable(&self) -> bool {
         true
     }

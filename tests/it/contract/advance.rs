@@ -3,8 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use uuid::Uuid;
 use weir::clock::Clock as _;
 use weir::model::error::FailureCode;
+use weir::model::id::RunId;
 use weir::model::journal::{Message, Outcome};
 use weir::store::{Appended, Next, Sent, Status};
 
@@ -158,7 +160,12 @@ pub(super) async fn suspects_are_claimed_one_at_a_time_and_by_themselves(db: Dat
     let fresh = db.create(4).await;
     db.clock.advance(LEASE);
     assert_eq!(db.due().await, [fresh]);
-    assert!(db.store.claim_suspect(LEASE).await.expect("claims").is_some());
+    let suspect = db.store.claim_suspect(LEASE).await.expect("claims").expect("a suspect").claim.run;
+    // Somebody who ends a run before anything is performed need not wait for the lane.
+    let other = if suspect == RunId(Uuid::from_u128(1)) { 2 } else { 1 };
+    let canceled = db.store.claim_any(RunId(Uuid::from_u128(other)), LEASE).await.expect("claims").expect("free");
+    assert_eq!(canceled.interrupts, 2);
+    assert!(db.store.claim_any(suspect, LEASE).await.expect("claims").is_none());
 }
 
 pub(super) async fn due_runs_are_claimed_the_longest_due_first(db: Database) {

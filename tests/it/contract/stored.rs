@@ -231,7 +231,10 @@ pub(super) async fn keys_are_known_by_their_digests(db: Database) {
     assert_eq!(knows(1).await, (false, false));
     assert!(db.store.add_api_key("b".to_owned(), [1; 32]).await.expect("written"));
     assert!(!db.store.add_api_key("b".to_owned(), [2; 32]).await.expect("written"));
-    assert!(db.store.add_api_key("a".to_owned(), [3; 32]).await.expect("written"));
+    // As a command does it beside the process that has the database open.
+    let beside = Store::open_beside(&db.location, Arc::new(db.clock.clone())).await.expect("opens");
+    assert!(beside.add_api_key("a".to_owned(), [3; 32]).await.expect("written"));
+    beside.close().await;
     assert_eq!((knows(1).await, knows(2).await, knows(3).await), ((true, true), (true, false), (true, true)));
     let names: Vec<_> = db.store.api_keys().await.expect("readable").into_iter().map(|key| key.name).collect();
     assert_eq!(names, ["a", "b"]);
@@ -287,6 +290,8 @@ pub(super) async fn what_ended_long_ago_is_swept_away_and_nothing_else(db: Datab
 
 pub(super) async fn the_pulse_tells_of_the_oldest_claimable_run(db: Database) {
     db.store.ready().await.expect("ready");
+    let shared = matches!(db.location, weir::store::Location::Cluster { .. });
+    assert_eq!(db.store.time().await.expect("readable").is_some(), shared);
     let oldest = async || db.store.pulse().await.expect("readable").oldest_claimable;
     assert_eq!(oldest().await, Duration::ZERO);
     db.create(1).await;
