@@ -249,7 +249,7 @@ fn what_is_watched_is_measured() {
     meter.claimed("hint", 1);
     meter.committed("create", 1, moment);
     meter.answered("GET", 200, moment);
-    meter.sampled(moment, 1, 1, true);
+    meter.sampled(Some(moment), (1, 1), true);
     let measured = meter.text();
     for file in ["docs/grafana.json", "docs/alerts.yml"] {
         let text = std::fs::read_to_string(root().join(file)).expect(file);

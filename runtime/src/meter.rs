@@ -45,6 +45,7 @@ pub struct Meter {
     executing: Gauge,
     oldest_claimable: Seconds,
     connections: Family<Labels<1>, Gauge>,
+    database_up: Gauge,
     redis_up: Gauge,
 }
 
@@ -90,6 +91,7 @@ impl Meter {
                 "oldest_claimable" in seconds, "How long the run that is due longest waits for a worker", Seconds::default()
             ),
             connections: metric!("database_connections", "Connections for requests, by state", Family::default()),
+            database_up: metric!("database_up", "Whether the database answers (1) or not (0)", Gauge::default()),
             redis_up: metric!("redis_up", "Whether hints reach other processes (1) or not (0)", Gauge::default()),
             registry,
         }
@@ -141,10 +143,13 @@ impl Meter {
         self.executing.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// What is asked for when somebody reads the metrics: how long the oldest claimable run waits, the connections in use
-    /// and idle, and whether Redis is there.
-    pub fn sampled(&self, oldest_claimable: Duration, used: usize, idle: usize, redis_up: bool) {
-        self.oldest_claimable.set(oldest_claimable.as_secs_f64());
+    /// What is asked for when somebody reads the metrics: how long the oldest claimable run waits, where the database could
+    /// say so; the connections in use and idle; and whether Redis is there.
+    pub fn sampled(&self, oldest_claimable: Option<Duration>, (used, idle): (usize, usize), redis_up: bool) {
+        self.database_up.set(i64::from(oldest_claimable.is_some()));
+        if let Some(oldest) = oldest_claimable {
+            self.oldest_claimable.set(oldest.as_secs_f64());
+        }
         self.connections.get_or_create(&[("state", "used")]).set(i64::try_from(used).unwrap_or(i64::MAX));
         self.connections.get_or_create(&[("state", "idle")]).set(i64::try_from(idle).unwrap_or(i64::MAX));
         self.redis_up.set(i64::from(redis_up));
@@ -173,7 +178,7 @@ mod tests {
         meter.claimed("hint", 3);
         meter.committed("create", 17, Duration::from_millis(2));
         meter.answered("POST", 503, Duration::from_millis(1));
-        meter.sampled(Duration::from_millis(1500), 2, 3, true);
+        meter.sampled(Some(Duration::from_millis(1500)), (2, 3), true);
         let text = meter.text();
         for line in [
             "weir_runs_accepted_total 1",

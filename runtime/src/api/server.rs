@@ -64,8 +64,8 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<Json<Readiness>, Pro
     responses((status = 200, body = String, content_type = "application/openmetrics-text"), MetricsProblems))]
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
     // A database that is away must not hide everything else.
-    let pulse = api.store.pulse().await.unwrap_or_default();
-    meter().sampled(pulse.oldest_claimable, pulse.used, pulse.idle, api.engine.is_connected());
+    let oldest_claimable = api.store.oldest_claimable().await.ok();
+    meter().sampled(oldest_claimable, api.store.connections(), api.engine.is_connected());
     ([(header::CONTENT_TYPE, MEDIA_TYPE)], meter().text()).into_response()
 }
 

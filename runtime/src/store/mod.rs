@@ -42,7 +42,6 @@ pub use keys::{ApiKey, KeyHash};
 pub use original::{Original, OriginalEndpoint, OriginalError, OriginalRuns, OriginalWorkflow};
 pub use page::{Page, PageRequest};
 pub use plugins::{Added, NewPlugin, PluginVersion};
-pub use pulse::Pulse;
 pub use retention::Swept;
 pub use runs::{Created, Idempotency, NewRun, RunFilter, RunRow, Status};
 pub use transfer::{TransferError, copy};

@@ -6,17 +6,6 @@ use super::db::Db;
 use super::{Store, StoreError, postgres, sqlite};
 use crate::model::time::Timestamp;
 
-/// What is asked of a database for the metrics.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Pulse {
-    /// How long the run that is due longest waits for somebody to claim it; zero when none does.
-    pub oldest_claimable: Duration,
-    /// Connections for requests that are in use.
-    pub used: usize,
-    /// Connections for requests that are idle.
-    pub idle: usize,
-}
-
 impl Store {
     /// Whether the database answers and has the schema that this version needs.
     ///
@@ -36,21 +25,26 @@ impl Store {
         Err(StoreError::Unavailable(format!("the schema is at step {found:?}; this version needs {needed:?}")))
     }
 
-    /// How the database does.
+    /// How long the run that is due longest waits for somebody to claim it; zero when none does.
     ///
     /// # Errors
-    /// When it does not answer.
-    pub async fn pulse(&self) -> Result<Pulse, StoreError> {
+    /// When the database does not answer.
+    pub async fn oldest_claimable(&self) -> Result<Duration, StoreError> {
         let now = self.clock.now();
         let sql = "SELECT due_at FROM runs WHERE due_at <= $1 AND (claim IS NULL OR lease_until <= $1) \
                    ORDER BY due_at LIMIT 1";
         let row = self.db.query(sql).bind(now.as_micros()).fetch_optional().await?;
         let oldest = row.map(|row| row.get("due_at")).transpose()?.map(Timestamp::from_micros);
+        Ok(oldest.map_or(Duration::ZERO, |due_at| now.since(due_at)))
+    }
+
+    /// Connections for requests: how many are in use, and how many idle.
+    #[must_use]
+    pub fn connections(&self) -> (usize, usize) {
         let (size, idle) = match &self.db {
-            Db::Sqlite { readers, .. } => (readers.size() as usize, readers.num_idle()),
-            Db::Postgres(cluster) => (cluster.pool.size() as usize, cluster.pool.num_idle()),
+            Db::Sqlite { readers, .. } => (readers.size(), readers.num_idle()),
+            Db::Postgres(cluster) => (cluster.pool.size(), cluster.pool.num_idle()),
         };
-        let oldest_claimable = oldest.map_or(Duration::ZERO, |due_at| now.since(due_at));
-        Ok(Pulse { oldest_claimable, used: size.saturating_sub(idle), idle })
+        (usize::try_from(size).unwrap_or(idle).saturating_sub(idle), idle)
     }
 }

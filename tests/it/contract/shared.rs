@@ -148,7 +148,7 @@ async fn cost_of_claims(n: u32) -> u64 {
     let tokens: Vec<_> = due.iter().map(|due| (due.claim.run, due.claim.token)).collect();
     assert_eq!(store.renew(&tokens, LEASE).await.expect("renewed").held.len(), 30);
     store.next_due().await.expect("readable");
-    store.pulse().await.expect("readable");
+    store.oldest_claimable().await.expect("readable");
     store.close().await;
     let (scans, rows) = effort(server(&mut db), &url).await;
     assert_eq!(scans, 0, "a statement read the whole table");

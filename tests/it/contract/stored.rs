@@ -288,11 +288,11 @@ pub(super) async fn what_ended_long_ago_is_swept_away_and_nothing_else(db: Datab
     assert_eq!(db.store.journal(young[0], 0, 10).await.expect("readable").len(), 2);
 }
 
-pub(super) async fn the_pulse_tells_of_the_oldest_claimable_run(db: Database) {
+pub(super) async fn it_is_known_how_long_the_oldest_claimable_run_waits(db: Database) {
     db.store.ready().await.expect("ready");
     let shared = matches!(db.location, weir::store::Location::Cluster { .. });
     assert_eq!(db.store.time().await.expect("readable").is_some(), shared);
-    let oldest = async || db.store.pulse().await.expect("readable").oldest_claimable;
+    let oldest = async || db.store.oldest_claimable().await.expect("readable");
     assert_eq!(oldest().await, Duration::ZERO);
     db.create(1).await;
     db.clock.advance(Duration::from_secs(5));
