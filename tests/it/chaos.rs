@@ -22,7 +22,7 @@ const SENDERS: usize = 6;
 const RUNS_MAX: usize = 16;
 
 /// After so many faults everything that was acknowledged is checked, and a new round begins.
-const ROUND: usize = 500;
+const ROUND: usize = 100;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::RngExt as _;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -28,10 +29,10 @@ impl Senders {
     #[must_use]
     pub fn start(count: usize, urls: Vec<String>) -> Self {
         let (urls, stop, refused) = (watch::channel(urls).0, watch::channel(false).0, watch::channel(0).0);
-        let mut tasks = JoinSet::new();
+        let (mut tasks, round) = (JoinSet::new(), rand::rng().random());
         for number in 0..count {
             let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-            let sender = Sender { number, client, urls: urls.subscribe(), refused: refused.clone() };
+            let sender = Sender { round, number, client, urls: urls.subscribe(), refused: refused.clone() };
             tasks.spawn(sender.send(stop.subscribe()));
         }
         Self { urls, stop, refused, tasks }
@@ -59,6 +60,8 @@ impl Senders {
 }
 
 struct Sender {
+    /// No other senders' deliveries may be taken for repeats of these.
+    round: u64,
     number: usize,
     client: reqwest::Client,
     urls: watch::Receiver<Vec<String>>,
@@ -99,7 +102,7 @@ impl Sender {
             .client
             .post(format!("{url}/webhooks/load"))
             .header("x-webhook-secret", "s3cret")
-            .header("webhook-id", format!("{}-{delivery}", self.number))
+            .header("webhook-id", format!("{}-{}-{delivery}", self.round, self.number))
             .json(&json!({"sender": self.number, "delivery": delivery}));
         let answer: Value = request.send().await.ok()?.json().await.ok()?;
         answer["run_id"].as_str().map(str::to_owned)

@@ -125,7 +125,9 @@ pub(super) async fn start(
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     static NAME: HeaderName = HeaderName::from_static("idempotency-key");
     let Some(value) = headers.get(&NAME) else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| (1..=IDEMPOTENCY_KEY_MAX_BYTES).contains(&text.len()));
+    let visible = |text: &&str| text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    let fits = |text: &&str| (1..=IDEMPOTENCY_KEY_MAX_BYTES).contains(&text.len());
+    let text = value.to_str().ok().filter(fits).filter(visible);
     match text {
         Some(text) => Ok(Some(text.to_owned())),
         None => Err(Problem::parameter(

@@ -123,17 +123,9 @@ impl Layers {
         let mut text = String::new();
         for (key, value) in &self.values {
             let source = self.source(key);
-            let shown = match value.as_str().and_then(|text| url::Url::parse(text).ok()) {
-                _ if SECRET.contains(&key.as_str()) && value.as_str() != Some("") => Value::String("***".to_owned()),
-                Some(mut url) if url.query_pairs().any(|(name, _)| name == "password") => {
-                    url.set_query(Some("***"));
-                    Value::String(url.to_string())
-                }
-                Some(mut url) if url.password().is_some() => {
-                    // A URL that has a password also can have another one.
-                    let _ = url.set_password(Some("***"));
-                    Value::String(url.to_string())
-                }
+            let shown = match value.as_str() {
+                Some(secret) if SECRET.contains(&key.as_str()) && !secret.is_empty() => Value::String("***".to_owned()),
+                Some(url) if url.contains("://") => Value::String(without_password(url)),
                 _ => value.clone(),
             };
             let _ = writeln!(text, "{:<48} # {source}", format!("{key} = {shown}"));
@@ -156,6 +148,28 @@ impl Layers {
         config.api_key_hashes()?;
         Ok(config)
     }
+}
+
+/// A URL as it may be shown. What is no URL, or has more in it than one can have, shows its scheme.
+fn without_password(text: &str) -> String {
+    let scheme = text.split("://").next().unwrap_or_default();
+    let hidden = format!("{scheme}://***");
+    let Ok(mut url) = url::Url::parse(text) else { return hidden };
+    if url.password().is_some() {
+        // A URL that has a password also can have another one.
+        let _ = url.set_password(Some("***"));
+    }
+    if url.query_pairs().any(|(name, _)| name.contains("password")) {
+        url.set_query(Some("***"));
+    }
+    // A password that was not escaped goes on behind the part that was taken for it.
+    let rest = [
+        url.host_str().unwrap_or_default(),
+        url.path(),
+        url.query().unwrap_or_default(),
+        url.fragment().unwrap_or_default(),
+    ];
+    if rest.iter().any(|part| part.contains('@')) { hidden } else { url.to_string() }
 }
 
 #[cfg(test)]
@@ -184,6 +198,22 @@ mod tests {
         assert_eq!(config.run_state_ttl_seconds, 60);
         let config = read(&[("WEIR_EGRESS_ALLOW", "127.0.0.1:9000, [::1]:80")], &[]).expect("sound");
         assert_eq!(config.egress_allow, ["127.0.0.1:9000", "[::1]:80"]);
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for (url, shown) in [
+            ("postgres://weir:hush@h/w", "postgres://weir:***@h/w"),
+            ("postgres://h/w?sslmode=require", "postgres://h/w?sslmode=require"),
+            ("postgres://h/w?user=weir&password=hush", "postgres://h/w?***"),
+            ("postgres://weir:hush@h/w?password=hush", "postgres://weir:***@h/w?***"),
+            ("postgres://h/w?sslpassword=hush", "postgres://h/w?***"),
+            ("redis://user:red/hu#sh@h", "redis://***"),
+            ("postgres://weir:hush@[::1/a", "postgres://***"),
+            ("postgres://weir:pa@ss/hush@h/w", "postgres://***"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
     }
 
     #[test]

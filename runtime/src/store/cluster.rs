@@ -90,7 +90,8 @@ impl Cluster {
             Ok(output)
         };
         let written = in_time(written).await;
-        if written.as_ref().is_err_and(|error| matches!(error, sqlx::Error::Io(_)) || failure::is_broken(error)) {
+        if written.as_ref().is_err_and(failure::may_pass) {
+            // What is wrong may be this connection, or the server that it leads to.
             connection.close_on_drop();
         }
         written

@@ -7,7 +7,7 @@ use sqlx::migrate::MigrateError;
 use sqlx::{SqlSafeStr, SqlitePool};
 
 use super::cluster::Cluster;
-use super::failure::may_pass;
+use super::failure::may_start;
 use super::lane::{Batch, Lane, One};
 use super::sql::{On, Query};
 use super::writer::{Op, Writer};
@@ -71,7 +71,7 @@ impl OpenError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Database(error) | Self::Migrate(MigrateError::Execute(error)) => may_pass(error),
+            Self::Database(error) | Self::Migrate(MigrateError::Execute(error)) => may_start(error),
             Self::Store(StoreError::Unavailable(_)) => true,
             _ => false,
         }

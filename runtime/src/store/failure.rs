@@ -27,12 +27,29 @@ pub(super) fn may_pass(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether an error with this SQLSTATE (appendix A of the manual of Postgres) may pass by itself.
+/// Whether an error with this SQLSTATE (appendix A of the manual of Postgres) may pass by itself. Only what is wrong with
+/// the values themselves stays wrong: cardinality, data, integrity, and program limits. Everything else is the state of a
+/// server, of rights or of a schema, which somebody is about to change: runs wait for that.
 fn passes_on_postgres(code: &str) -> bool {
-    // Connection exceptions, insufficient resources, operator intervention, system errors; serialization failure,
-    // deadlock, lock not available; and a server that is read-only, because it is a replica about to take over.
-    ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-        || ["40001", "40P01", "55P03", "25006"].contains(&code)
+    !["21", "22", "23", "54"].iter().any(|class| code.starts_with(class))
+}
+
+/// Whether a server may be about to start: it does not answer, or says that it cannot yet.
+pub(super) fn may_start(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) => true,
+        sqlx::Error::Database(error) => {
+            let code = error.code().unwrap_or_default();
+            ["08", "53", "57"].iter().any(|class| code.starts_with(class))
+        }
+        _ => false,
+    }
+}
+
+/// Whether somebody else held a row for too long.
+pub(super) fn is_held_up(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code == "55P03")
 }
 
 /// Whether a primary result code (<https://sqlite.org/rescode.html>) may pass by itself: full disk, IO, locks.

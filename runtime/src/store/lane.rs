@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
-use super::failure::{COLLISIONS_MAX, collided, may_pass};
+use super::failure::{COLLISIONS_MAX, collided, is_held_up, may_pass};
 use super::postgres;
 use super::sql::{Connection, in_time};
 use super::writer::{BATCH_MAX, Op, WAITING_MAX};
@@ -23,6 +23,12 @@ use crate::meter::meter;
 
 /// How often a batch is tried again on a new connection, when its connection broke.
 const RECONNECTS_MAX: u32 = 2;
+
+/// After so many writes of a batch that a locked row held up, what is held up besides is not looked for any more.
+const HELD_UP_MAX: usize = 8;
+
+/// How long a statement of a lane waits for a locked row. Whoever waits for its own row shall not stop all others for long.
+const LOCK_TIMEOUT: &str = "500ms";
 
 /// Most bytes of one statement, unless a single write has more.
 const PART_MAX_BYTES: usize = 8 << 20;
@@ -87,6 +93,7 @@ impl<B: Batch> Lane<B> {
     pub(super) fn start(kind: &'static str, options: PgConnectOptions) -> Self {
         let (waiting, gathered) = mpsc::channel(WAITING_MAX);
         let closing = CancellationToken::new();
+        let options = options.options([("lock_timeout", LOCK_TIMEOUT)]);
         let worker = Worker { kind, options, connection: None };
         let task = Mutex::new(Some(tokio::spawn(worker.write_all(gathered, closing.clone()))));
         Self { waiting, closing, task }
@@ -158,11 +165,11 @@ impl Worker {
         }
     }
 
-    /// Writes a batch. When it fails for a reason of its own, it is split until the culprit stands alone; when the
-    /// database as a whole cannot write, all of it fails.
+    /// Writes a batch. When it fails for a reason of its own, or is held up by a locked row, it is split until the culprit
+    /// stands alone; when the database as a whole cannot write, all of it fails.
     async fn write<B: Batch>(&mut self, mut batch: Vec<Waiting<B>>) {
         B::sort(&mut batch);
-        let mut parts = fitting(batch);
+        let (mut parts, mut held_up) = (fitting(batch), 0);
         while let Some(mut part) = parts.pop_front() {
             if part.is_empty() {
                 continue;
@@ -176,12 +183,15 @@ impl Worker {
                         let _ = waiting.reply.send(Ok(output));
                     }
                 }
-                Err(error) if part.len() > 1 && !may_pass(&error) => {
+                Err(error)
+                    if part.len() > 1 && (!may_pass(&error) || (is_held_up(&error) && held_up < HELD_UP_MAX)) =>
+                {
                     let rest = part.split_off(part.len() / 2);
                     parts.push_front(rest);
                     parts.push_front(part);
                 }
                 Err(error) => {
+                    held_up += usize::from(is_held_up(&error));
                     for waiting in part {
                         let _ = waiting.reply.send(Err(StoreError::of(&error)));
                     }
@@ -202,7 +212,7 @@ impl Worker {
                 collisions += 1;
                 continue;
             }
-            if !may_pass(&error) {
+            if !may_pass(&error) || is_held_up(&error) {
                 return Err(error);
             }
             // The connection may be broken, or be in the middle of an answer.

@@ -90,10 +90,18 @@ pub struct OriginalEndpoint {
     pub updated_at: Timestamp,
 }
 
-/// A time of the original as microseconds: one without a time zone is in UTC, and is taken as such.
+/// A time of the original as microseconds: one without a time zone is in UTC, and is taken as such. Times before 1970 and
+/// after 9999, endless ones among them, become these.
 macro_rules! micros {
     ($column:literal) => {
-        concat!("(extract(epoch FROM ", $column, ") * 1000000)::bigint")
+        concat!(
+            "CASE WHEN ",
+            $column,
+            " IS NOT NULL THEN \
+                 (extract(epoch FROM least(greatest(",
+            $column,
+            ", '1970-01-01'), '9999-12-31')) * 1000000)::bigint END"
+        )
     };
 }
 

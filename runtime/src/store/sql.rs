@@ -14,6 +14,8 @@ use sqlx::{
     SqlitePool, Type,
 };
 
+use super::failure::may_pass;
+
 /// How long a statement on Postgres may take, the way there and back included. A connection on which nothing comes
 /// back is given up: the other side may be gone without a word.
 pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,8 +100,8 @@ impl<'c> Query<'c> {
             Self::Postgres(On::Pool(pool), query) => {
                 let mut connection = pool.acquire().await?;
                 let answered = in_time(on_postgres(&mut connection, query)).await;
-                if let Err(sqlx::Error::Io(_)) = answered {
-                    // Giving it back would wait for an answer first.
+                if answered.as_ref().is_err_and(may_pass) {
+                    // Giving it back would wait for an answer first; and it may lead to a server that is none any more.
                     connection.close_on_drop();
                 }
                 answered

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{RedisError, Value};
+use redis::{ErrorKind, RedisError, Value};
 use tokio::sync::watch;
 
 use super::link::{ANSWER_TIMEOUT, Link};
@@ -69,7 +69,14 @@ impl Popper {
             tokio::select! {
                 biased;
                 () = closing.cancelled() => return,
-                popped = self.pop_until_broken(&mut pause) => if popped.is_ok() { return },
+                popped = self.pop_until_broken(&mut pause) => match popped {
+                    Ok(()) => return,
+                    // A connection that broke is the sender's to tell of; this is a refusal.
+                    Err(error) if error.kind() != ErrorKind::Io => {
+                        tracing::warn!(%error, "hints cannot be taken from Redis: runs are begun later");
+                    }
+                    Err(_) => {}
+                },
             }
             self.link.pause(&mut pause).await;
         }

@@ -132,7 +132,6 @@ impl Sender {
     async fn send_until_broken(&self, pause: &mut Option<Duration>) -> Result<(), RedisError> {
         let mut connection = self.link.connect(ANSWER_TIMEOUT).await?;
         redis::cmd("PING").exec_async(&mut connection).await?;
-        *pause = None;
         self.link.set_up(true);
         loop {
             let closing = self.link.closing.is_cancelled();
@@ -145,6 +144,7 @@ impl Sender {
                 }
             }
             self.send(&mut connection, self.outbox.take()).await?;
+            *pause = None;
             if closing {
                 return Ok(());
             }

@@ -105,6 +105,69 @@ async fn the_store_goes_on_by_itself_when_postgres_was_restarted() {
     }
 }
 
+fn url(db: &Database) -> String {
+    match &db.location {
+        weir::store::Location::Cluster { url, .. } => url.clone(),
+        weir::store::Location::Embedded { .. } => panic!("an embedded database is not shared"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_for_a_locked_row_does_not_hold_up_the_others() {
+    use sqlx::Connection as _;
+    let db = postgres().await;
+    let mut claimed = Vec::new();
+    for n in 1..=20 {
+        let mut run = db.claimed(n).await;
+        db.write(&mut run, &db.started()).await;
+        claimed.push(run);
+    }
+    let mut person = sqlx::PgConnection::connect(&url(&db)).await.expect("connects");
+    let lock = format!("BEGIN; SELECT 1 FROM runs WHERE id = '{}' FOR UPDATE", claimed[0].claim.run);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(lock)).execute(&mut person).await.expect("locked");
+    let completed = db.completed(Next::Continue);
+    let appends = claimed.iter_mut().map(|run| db.store.append(&mut run.claim, &completed));
+    let appended = futures::future::join_all(appends).await;
+    assert!(matches!(appended[0], Err(weir::store::StoreError::Unavailable(_))), "{:?}", appended[0]);
+    assert!(appended[1..].iter().all(|appended| matches!(appended, Ok(Appended::Written { .. }))), "{appended:?}");
+    sqlx::raw_sql("ROLLBACK").execute(&mut person).await.expect("given back");
+    assert_eq!(db.write(&mut claimed[0], &completed).await, written(0));
+}
+
+#[tokio::test]
+async fn a_database_that_was_read_only_for_a_while_is_used_again() {
+    let mut db = postgres().await;
+    db.create(1).await;
+    let (address, name) = (url(&db), "test_0");
+    let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'weir'";
+    let read_only = format!("ALTER DATABASE {name} SET default_transaction_read_only = on");
+    server(&mut db).psql(&address, &read_only).await;
+    server(&mut db).psql(&address, cut).await;
+    let now = RunId(uuid::Uuid::from_u128(1));
+    for refused in [db.store.claim(vec![now], LEASE).await.err(), db.store.create_run(db.run(2)).await.err()] {
+        assert!(matches!(refused, Some(weir::store::StoreError::Unavailable(_))), "{refused:?}");
+    }
+    let postgres = server(&mut db);
+    let admin = postgres.url();
+    postgres.psql(&admin, &format!("ALTER DATABASE {name} RESET default_transaction_read_only")).await;
+    assert!(db.claim(now).await.is_some());
+    db.create(3).await;
+    let change = weir::store::WorkflowChange::SetActive(false);
+    assert!(db.store.change_workflow(super::WORKFLOW, change).await.expect("changed").is_some());
+}
+
+#[tokio::test]
+async fn rights_that_are_missing_for_a_while_make_runs_wait() {
+    let mut db = postgres().await;
+    let mut claimed = db.claimed(1).await;
+    let address = url(&db);
+    server(&mut db).psql(&address, "ALTER TABLE journal RENAME TO gone").await;
+    let refused = db.store.append(&mut claimed.claim, &db.started()).await.expect_err("refused");
+    assert!(matches!(refused, weir::store::StoreError::Unavailable(_)), "{refused}");
+    server(&mut db).psql(&address, "ALTER TABLE gone RENAME TO journal").await;
+    assert_eq!(db.write(&mut claimed, &db.started()).await, written(0));
+}
+
 /// Rows of `runs` that were read through an index, and sequential scans of it, since the statistics were reset. The backends
 /// of the store must have ended: they report at their end.
 async fn effort(server: &weir_tests::postgres::Postgres, url: &str) -> (u64, u64) {
