@@ -162,7 +162,7 @@ impl Engine {
     #[must_use]
     pub fn new(bench: Arc<Workbench>, settings: EngineSettings) -> Self {
         let (finished, _) = broadcast::channel(4096);
-        let bench_now = bench.clock.now();
+        let started_at = bench.clock.now();
         let (canceled, cancels) = mpsc::channel(CANCELS_MAX);
         let inner = Inner {
             bench,
@@ -171,7 +171,7 @@ impl Engine {
             canceled: (canceled, tokio::sync::Mutex::new(cancels)),
             finished,
             stopping: CancellationToken::new(),
-            looked_at: AtomicI64::new(bench_now.as_micros()),
+            looked_at: AtomicI64::new(started_at.as_micros()),
         };
         Self { inner: Arc::new(inner) }
     }
