@@ -219,3 +219,29 @@ async fn what_ended_long_ago_goes_away_by_itself() {
     let left = "SELECT (SELECT string_agg(id::text, ',') FROM runs), (SELECT count(DISTINCT run_id) FROM journal)";
     assert_eq!(cluster.sql(left).await, format!("{young}|1"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ended_while_redis_was_away_is_shown_when_it_is_back() {
+    let (mut cluster, target) = tokio::join!(Cluster::start(), Target::start());
+    let weir = cluster.weir("all", &[]).await;
+    target.hold("/slow");
+    let workflow = weir.workflow(&get(&target, "/slow").await).await;
+    let runs = [weir.run(&workflow, &Value::Null).await, weir.run(&workflow, &Value::Null).await];
+    target.received_at("/slow", 2).await;
+    cluster.redis.kill();
+    // The connection looks alive still: the first one goes into it, the second one waits for the next connection.
+    for run in &runs {
+        assert_eq!(weir.post(&format!("/runs/{run}/cancel"), &Value::Null).await.status, 202);
+        assert_eq!(weir.finished(run).await["status"], "CANCELED");
+    }
+    cluster.redis.start_again().await;
+    let shown = async {
+        for run in &runs {
+            let key = format!("run:{run}:state");
+            while !cluster.redis.command(&["GET", &key]).await.contains("CANCELED") {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    within("the last states", shown).await;
+}
