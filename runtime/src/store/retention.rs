@@ -31,7 +31,7 @@ struct Sweep {
     most: u32,
 }
 
-/// `$1` and `$2` bound the ids. Many more are looked at than deleted at once, for runs that wait for a long time.
+/// The last of so many (`$3`) runs whose ids are between `$1` and `$2`. Not all that are looked at may go.
 const LAST: &str = "SELECT id FROM (SELECT id FROM runs WHERE id > $1 AND id < $2 ORDER BY id LIMIT $3) AS part \
                     ORDER BY id DESC LIMIT 1";
 const DELETE: (&str, &str) = (

@@ -1,4 +1,4 @@
-//! The wire of a cluster: Redis 7 or Valkey. The only user of the client library, together with its two tasks.
+//! The wire of a cluster: Redis 7 or Valkey.
 //!
 //! | key | type | content |
 //! | --- | --- | --- |
@@ -7,7 +7,7 @@
 //! | `run:<run id>:state` | string | the state of a run as JSON (`wire/state.rs`), for `run_state_ttl_seconds` after its last change |
 //!
 //! The prefix is the setting `redis_prefix`; as a hash tag it keeps the three lists in one slot of a Redis Cluster. A state
-//! begins with `{"seq":`, the number of appends that it shows; one is never replaced by an older one.
+//! begins with `{"seq":`, the number of appends that it shows; an older one replaces it only when it is the last of its run.
 //!
 //! Three connections, each of which comes back by itself: one that writes, one that is blocked in `BLMPOP`, and one that
 //! listens.

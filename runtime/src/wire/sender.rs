@@ -78,6 +78,11 @@ impl Outbox {
         });
     }
 
+    fn is_empty(&self) -> bool {
+        let gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        gathered.copies.is_empty() && gathered.news.is_empty() && gathered.hints.iter().all(Vec::is_empty)
+    }
+
     /// Takes everything, but for copies beyond what one pipeline takes.
     fn take(&self) -> Gathered {
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,7 +150,7 @@ impl Sender {
             }
             self.send(&mut connection, self.outbox.take()).await?;
             *pause = None;
-            if closing {
+            if closing && self.outbox.is_empty() {
                 return Ok(());
             }
         }
