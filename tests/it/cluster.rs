@@ -89,6 +89,8 @@ async fn while_postgres_is_away_requests_are_told_to_come_again() {
     let (mut cluster, target) = tokio::join!(Cluster::start(), Target::start());
     let weir = cluster.weir("all", &[]).await;
     let workflow = weir.workflow(&get(&target, "/x").await).await;
+    // Several connections, used a moment ago: the first that is found broken tells of all.
+    futures::future::join_all((0..8).map(|_| weir.get("/runs"))).await;
     cluster.postgres.stop(true).await;
     let refused = weir.post(&format!("/workflows/{workflow}/runs"), &json!({})).await;
     assert_eq!((refused.status, refused.text("code").as_str()), (503, "unavailable"));

@@ -5,6 +5,7 @@ use sqlx::postgres::PgPool;
 
 use super::journal::AppendOp;
 use super::lane::Lane;
+use super::postgres::Distrust;
 use super::runs::NewRun;
 use super::sql::{Connection, in_time};
 use super::writer::Op;
@@ -20,6 +21,8 @@ pub(super) struct Cluster {
     pub(super) pool: PgPool,
     /// Writes that do not.
     pub(super) soft: PgPool,
+    /// What both know of connections that broke.
+    pub(super) distrust: Distrust,
     /// Runs that are created.
     pub(super) creations: Lane<NewRun>,
     /// Appends that must be on disk.
@@ -36,10 +39,12 @@ impl Cluster {
     pub(super) async fn open(url: &str, connections_max: u32) -> Result<Self, OpenError> {
         let options = postgres::options(url)?;
         postgres::migrate(&options).await?;
+        let distrust = Distrust::default();
         let (lane, note) = (options.clone(), postgres::soft(options.clone()));
         Ok(Self {
-            pool: postgres::pool(connections_max, options.clone()),
-            soft: postgres::pool(SOFT_MAX, postgres::soft(options)),
+            pool: postgres::pool(connections_max, options.clone(), distrust.clone()),
+            soft: postgres::pool(SOFT_MAX, postgres::soft(options), distrust.clone()),
+            distrust,
             creations: Lane::start("create", lane.clone()),
             appends: Lane::start("append", lane),
             notes: Lane::start("note", note),
@@ -92,6 +97,7 @@ impl Cluster {
         let written = in_time(written).await;
         if written.as_ref().is_err_and(failure::may_pass) {
             // What is wrong may be this connection, or the server that it leads to.
+            self.distrust.begin();
             connection.close_on_drop();
         }
         written

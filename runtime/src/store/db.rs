@@ -107,7 +107,7 @@ impl Db {
     pub(super) fn query(&self, sql: impl SqlSafeStr) -> Query<'_> {
         match self {
             Self::Sqlite { readers, .. } => Query::Sqlite(On::Pool(readers), sqlx::query(sql)),
-            Self::Postgres(cluster) => Query::Postgres(On::Pool(&cluster.pool), sqlx::query(sql)),
+            Self::Postgres(cluster) => Query::Postgres(On::Pool(cluster), sqlx::query(sql)),
         }
     }
 

@@ -5,11 +5,13 @@
 //! order, so a commit that waits for the disk takes all earlier ones with it, whoever made them.
 
 use std::str::FromStr as _;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use tokio::time::Instant;
 
 use super::OpenError;
 use super::sql::{STATEMENT_TIMEOUT, in_time};
@@ -24,7 +26,7 @@ pub(super) fn migrations() -> Migrator {
 /// How long a request waits for a free connection before the database counts as away.
 const CONNECTION_WAIT: Duration = Duration::from_secs(5);
 
-/// A connection that was used so recently is taken to be alive without asking.
+/// A connection that was used so recently is taken to be alive without asking, while no other one is found broken.
 const FRESH: Duration = Duration::from_millis(100);
 
 /// How this program connects.
@@ -48,15 +50,33 @@ pub(super) fn soft(options: PgConnectOptions) -> PgConnectOptions {
     options.options([("synchronous_commit", "off")])
 }
 
+/// When a connection of this process was last found broken: what was used before may lead to the same dead server.
+#[derive(Clone, Default)]
+pub(super) struct Distrust(Arc<Mutex<Option<Instant>>>);
+
+impl Distrust {
+    /// Says that a connection was found broken now.
+    pub(super) fn begin(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether a connection that was used last so long ago may be gone.
+    fn covers(&self, idle: Duration) -> bool {
+        let since = self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|found| found.elapsed());
+        idle > FRESH || since.is_some_and(|since| idle >= since)
+    }
+}
+
 /// Up to `most` connections, made when they are needed.
-pub(super) fn pool(most: u32, options: PgConnectOptions) -> PgPool {
+pub(super) fn pool(most: u32, options: PgConnectOptions, distrust: Distrust) -> PgPool {
     PgPoolOptions::new()
         .max_connections(most)
         .acquire_timeout(CONNECTION_WAIT)
         .test_before_acquire(false)
-        .before_acquire(|connection, met| {
+        .before_acquire(move |connection, met| {
+            let asks = distrust.covers(met.idle_for);
             Box::pin(async move {
-                if met.idle_for > FRESH {
+                if asks {
                     in_time(connection.ping()).await?;
                 }
                 Ok(true)

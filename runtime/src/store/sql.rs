@@ -10,10 +10,11 @@ use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query as Prepared;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{
-    Decode, Either, Encode, Executor, PgConnection, PgPool, Postgres, Row as _, SqlSafeStr, Sqlite, SqliteConnection,
+    Decode, Either, Encode, Executor, PgConnection, Postgres, Row as _, SqlSafeStr, Sqlite, SqliteConnection,
     SqlitePool, Type,
 };
 
+use super::cluster::Cluster;
 use super::failure::may_pass;
 
 /// How long a statement on Postgres may take, the way there and back included. A connection on which nothing comes
@@ -55,7 +56,7 @@ pub(super) enum On<'c, C, P> {
 /// A query on its way.
 pub(super) enum Query<'c> {
     Sqlite(On<'c, SqliteConnection, SqlitePool>, Prepared<'static, Sqlite, SqliteArguments>),
-    Postgres(On<'c, PgConnection, PgPool>, Prepared<'static, Postgres, PgArguments>),
+    Postgres(On<'c, PgConnection, Cluster>, Prepared<'static, Postgres, PgArguments>),
 }
 
 impl<'c> Query<'c> {
@@ -97,11 +98,12 @@ impl<'c> Query<'c> {
             Self::Sqlite(On::Connection(connection), query) => on_sqlite(connection, query).await,
             Self::Sqlite(On::Pool(pool), query) => on_sqlite(&mut *pool.acquire().await?, query).await,
             Self::Postgres(On::Connection(connection), query) => on_postgres(connection, query).await,
-            Self::Postgres(On::Pool(pool), query) => {
-                let mut connection = pool.acquire().await?;
+            Self::Postgres(On::Pool(cluster), query) => {
+                let mut connection = cluster.pool.acquire().await?;
                 let answered = in_time(on_postgres(&mut connection, query)).await;
                 if answered.as_ref().is_err_and(may_pass) {
                     // Giving it back would wait for an answer first; and it may lead to a server that is none any more.
+                    cluster.distrust.begin();
                     connection.close_on_drop();
                 }
                 answered
