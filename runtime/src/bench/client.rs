@@ -1,15 +1,24 @@
 //! How the load generator talks to a server: the API and nothing else.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{HeaderName, Method};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use url::Url;
 use weir_host::egress::{Egress, EgressSettings, Policy, Request};
 
 /// The secret of the endpoints that are made, and deleted afterwards.
 const SECRET: &str = "bench";
+
+/// Idle connections that are kept: as many as are ever used at once.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// How often is asked whether all runs have ended. This is how exact the end of a workload is known.
+const POLL: Duration = Duration::from_millis(20);
 
 /// A server, and connections to it. Cheap to clone.
 #[derive(Clone)]
@@ -36,13 +45,13 @@ impl Hook {
 }
 
 impl Client {
-    pub(super) fn new(base: Url, connections: usize) -> anyhow::Result<Self> {
+    pub(super) fn new(base: Url) -> anyhow::Result<Self> {
         let egress = Egress::new(EgressSettings {
             policy: Policy::parse(&["127.0.0.0/8", "::1", "localhost"])?,
-            connect_timeout: std::time::Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
             response_max_bytes: 64 << 20,
             redirects_max: 0,
-            idle_connections_max: connections,
+            idle_connections_max: CONNECTIONS_MAX,
         })?;
         Ok(Self { egress, base })
     }
@@ -113,6 +122,28 @@ impl Client {
                 _ => {}
             }
         }
+    }
+
+    /// Waits until no run of the workflow is under way any more; all must have had a good end.
+    pub(super) async fn all_complete(&self, hook: &Hook, within: Duration) -> anyhow::Result<()> {
+        let began = Instant::now();
+        // In the order in which a run goes through them: none can slip by.
+        while self.any(hook, "QUEUED").await? || self.any(hook, "WAITING").await? || self.any(hook, "RUNNING").await? {
+            if began.elapsed() > within {
+                bail!("runs are still under way after {within:?}");
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        if self.any(hook, "FAILED").await? {
+            bail!("runs of workflow {} failed", hook.workflow);
+        }
+        Ok(())
+    }
+
+    /// Whether a run of the workflow has this status.
+    async fn any(&self, hook: &Hook, status: &str) -> anyhow::Result<bool> {
+        let runs = self.get(&format!("/runs?workflow_id={}&status={status}&limit=1", hook.workflow)).await?;
+        Ok(runs["items"].as_array().is_some_and(|runs| !runs.is_empty()))
     }
 
     pub(super) async fn cancel(&self, run: &str) -> anyhow::Result<()> {

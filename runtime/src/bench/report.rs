@@ -24,9 +24,19 @@ pub(super) struct Measured {
     pub(super) name: String,
     pub(super) count: u64,
     pub(super) per_second: f64,
-    pub(super) p50_ms: f64,
-    pub(super) p99_ms: f64,
+    /// None where only the whole was measured.
+    pub(super) p50_ms: Option<f64>,
+    pub(super) p99_ms: Option<f64>,
+    /// The same in other units.
+    pub(super) figures: Vec<Figure>,
     pub(super) limits: Vec<Limit>,
+}
+
+/// A measurement in another unit.
+#[derive(Serialize)]
+pub(super) struct Figure {
+    pub(super) name: String,
+    pub(super) value: f64,
 }
 
 /// A limit, measured in the same run.
@@ -44,6 +54,21 @@ pub(super) struct Claim {
     pub(super) claim: String,
     pub(super) found: String,
     pub(super) holds: bool,
+    /// What was found, as a number in the unit that the claim names.
+    pub(super) value: f64,
+    /// What is promised, in the same unit.
+    pub(super) goal: f64,
+    /// What limits it, measured in the same run and in the same unit.
+    pub(super) limit: Option<ClaimLimit>,
+}
+
+/// What the value of a claim is held against.
+#[derive(Serialize)]
+pub(super) struct ClaimLimit {
+    pub(super) name: String,
+    pub(super) value: f64,
+    /// The value found as a part of this one.
+    pub(super) ratio: f64,
 }
 
 impl Measured {
@@ -58,10 +83,17 @@ impl Measured {
             name: name.into(),
             count: sample.count,
             per_second,
-            p50_ms: sample.percentile_ms(50.0),
-            p99_ms: sample.percentile_ms(99.0),
+            p50_ms: sample.has_latency().then(|| sample.percentile_ms(50.0)),
+            p99_ms: sample.has_latency().then(|| sample.percentile_ms(99.0)),
+            figures: Vec::new(),
             limits: limits.iter().map(limit).collect(),
         }
+    }
+
+    /// Adds the same in another unit.
+    pub(super) fn with(mut self, name: &str, value: f64) -> Self {
+        self.figures.push(Figure { name: name.to_owned(), value });
+        self
     }
 }
 
@@ -73,12 +105,20 @@ impl Report {
             text += "This is a build without optimisations: only the form of what follows means something.\n";
         }
         let _ = writeln!(text, "\n{:<52} {:>9} {:>12} {:>9} {:>9}", "", "count", "a second", "p50 ms", "p99 ms");
+        let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
         for row in &self.measured {
             let _ = writeln!(
                 text,
-                "{:<52} {:>9} {:>12.1} {:>9.2} {:>9.2}",
-                row.name, row.count, row.per_second, row.p50_ms, row.p99_ms
+                "{:<52} {:>9} {:>12.1} {:>9} {:>9}",
+                row.name,
+                row.count,
+                row.per_second,
+                ms(row.p50_ms),
+                ms(row.p99_ms)
             );
+            for figure in &row.figures {
+                let _ = writeln!(text, "  {:<50} {:>9} {:>12.3}", figure.name, "", figure.value);
+            }
             for limit in &row.limits {
                 let _ =
                     writeln!(text, "  {:<50} {:>9} {:>12.1} {:>9.2} x", limit.name, "", limit.per_second, limit.ratio);

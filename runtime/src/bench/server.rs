@@ -1,81 +1,177 @@
-//! What is measured against: a server of its own in a directory that goes away, or one that runs already; and a bare
-//! HTTP handler, which is the target of http steps and the limit of what a server can answer.
+//! What is measured against: servers of its own, each in a directory that goes away (in a cluster: on Postgres and Redis),
+//! or one that runs already.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use axum::Router;
-use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::time::Instant;
 use url::Url;
 
-use crate::clock::random_bytes;
+use super::client::Client;
+use crate::clock::{new_id, random_bytes};
 use crate::config::Config;
 use crate::store::Location;
+use crate::store::probe::{create_database, drop_database};
+
+/// How long a server may take until it is ready, and until it has ended in order.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a server of the load generator's own is started, as often as it is.
+pub(super) struct Launch {
+    dir: PathBuf,
+    /// What only this process may know: arguments can be read by everybody on the machine.
+    secrets: Vec<(&'static str, String)>,
+    settings: Vec<String>,
+    /// A database that goes away with this; without one, the one that the configuration names.
+    database: Option<Database>,
+}
 
 /// A server of the load generator's own.
 pub(super) struct Server {
     child: Child,
     pub(super) url: Url,
+    /// From the start of the process to the first answer that it is ready.
+    pub(super) ready: Duration,
 }
 
-impl Server {
-    /// Starts this very program on a free port: on a database of its own in `dir`, or on the cluster's that `config` names.
-    pub(super) fn start(dir: &Path, config: &Config) -> anyhow::Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["serve", "--listen=127.0.0.1:0", "--set=egress_allow=127.0.0.1", "--set=log_format=json"]);
-        command.arg("--set=log_level=warn,weir::app=info").arg(format!("--data-dir={}", dir.display()));
+/// What a process has in memory, in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Memory {
+    /// Now.
+    pub(super) resident: u64,
+    /// At most since it was started.
+    pub(super) peak: u64,
+}
+
+impl Launch {
+    /// On a database of its own in `dir`, or on the cluster's that `config` names.
+    pub(super) fn new(dir: &Path, config: &Config) -> anyhow::Result<Self> {
+        let mut secrets = Vec::new();
         if let Location::Cluster { url, .. } = config.location()? {
-            // By way of the environment: arguments can be read by everybody on the machine.
             let key = if config.master_key.is_empty() {
                 STANDARD.encode(random_bytes::<32>())
             } else {
                 config.master_key.clone()
             };
-            command.env("DATABASE_URL", url).env("REDIS_URL", &config.redis_url).env("WEIR_MASTER_KEY", key);
-        } else {
-            command.env_remove("DATABASE_URL").env_remove("WEIR_DATABASE_URL");
+            secrets.extend([
+                ("DATABASE_URL", url),
+                ("REDIS_URL", config.redis_url.clone()),
+                ("WEIR_MASTER_KEY", key),
+                ("WEIR_REDIS_PREFIX", config.redis_prefix.clone()),
+            ]);
         }
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("weir serve")?;
-        let stderr = child.stderr.take().context("weir serve")?;
-        let mut lines = BufReader::new(stderr).lines();
-        let mut seen = Vec::new();
-        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let parsed: Value = serde_json::from_str(&line).unwrap_or_default();
-            seen.push(line);
-            parsed["address"].as_str().map(str::to_owned)
-        });
-        let Some(address) = address else {
-            bail!("weir serve did not start: {}", seen.join("\n"));
-        };
-        // What it says later is shown, and a full pipe stops nobody.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("{line}")));
-        Ok(Self { child, url: Url::parse(&format!("http://{address}"))? })
+        let settings = [
+            "listen=127.0.0.1:0",
+            "egress_allow=127.0.0.1",
+            "log_format=json",
+            // The default, whatever the environment says.
+            "log_level=info",
+        ];
+        let settings = settings.map(str::to_owned).to_vec();
+        Ok(Self { dir: dir.to_owned(), secrets, settings, database: None })
     }
 
-    /// Processor time so far, in seconds, and resident memory, in bytes. Only where there is a `/proc`.
-    pub(super) fn usage(&self) -> Option<(f64, u64)> {
-        let proc = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let stat = std::fs::read_to_string(proc.join("stat")).ok()?;
-        // Fields 14 and 15 (proc(5)); the second may have blanks inside and ends with a bracket.
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-        let ticks: u32 = fields.next()?.parse::<u32>().ok()? + fields.next()?.parse::<u32>().ok()?;
-        let status = std::fs::read_to_string(proc.join("status")).ok()?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().ok()?;
-        Some((f64::from(ticks) / TICKS_PER_SECOND, kib * 1024))
+    /// The same beside it: with a database of its own, in a cluster too, and with further settings.
+    pub(super) async fn aside(dir: &Path, config: &Config, name: &str, settings: &[&str]) -> anyhow::Result<Self> {
+        let mut launch = Self::new(&dir.join(name), config)?;
+        launch.settings.extend(settings.iter().map(|setting| (*setting).to_owned()));
+        if let Location::Cluster { url, .. } = config.location()? {
+            let database = Database::create(url).await?;
+            let own = |(name, value): (&'static str, String)| match name {
+                "DATABASE_URL" => (name, database.own.clone()),
+                "WEIR_REDIS_PREFIX" => (name, format!("{value}-{}", database.name)),
+                _ => (name, value),
+            };
+            launch.secrets = launch.secrets.into_iter().map(own).collect();
+            launch.database = Some(database);
+        }
+        Ok(launch)
+    }
+
+    /// Starts this very program on a free port, and waits until it is ready.
+    pub(super) async fn start(&self) -> anyhow::Result<Server> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("serve").arg(format!("--data-dir={}", self.dir.display()));
+        command.args(self.settings.iter().map(|setting| format!("--set={setting}")));
+        if self.secrets.is_empty() {
+            command.env_remove("DATABASE_URL").env_remove("WEIR_DATABASE_URL");
+        }
+        command.envs(self.secrets.iter().map(|(name, value)| (name, value)));
+        let began = Instant::now();
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("weir serve")?;
+        let stderr = child.stderr.take().context("weir serve")?;
+        let mut log = BufReader::with_capacity(1 << 16, stderr);
+        let mut seen = String::new();
+        let address = loop {
+            let start = seen.len();
+            if log.read_line(&mut seen)? == 0 {
+                bail!("weir serve did not start: {seen}");
+            }
+            let line: Value = serde_json::from_str(&seen[start..]).unwrap_or_default();
+            if let Some(address) = line["address"].as_str() {
+                break address.to_owned();
+            }
+        };
+        // A full pipe would stop it.
+        std::thread::spawn(move || show_warnings(log));
+        let url = Url::parse(&format!("http://{address}"))?;
+        let mut server = Server { child, url, ready: Duration::ZERO };
+        let client = Client::new(server.url.clone())?;
+        while let Err(error) = client.get("/health/ready").await {
+            if began.elapsed() > PATIENCE {
+                return Err(error);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        server.ready = began.elapsed();
+        Ok(server)
     }
 }
 
-/// `USER_HZ`: what Linux counts processor time in, on every architecture that Rust's standard library supports.
-const TICKS_PER_SECOND: f64 = 100.0;
+/// Reads a log to its end, and shows what is worse than usual.
+fn show_warnings(mut log: impl BufRead) {
+    let mut line = Vec::new();
+    while log.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+        let text = String::from_utf8_lossy(&line);
+        if text.contains(r#""level":"WARN""#) || text.contains(r#""level":"ERROR""#) {
+            eprint!("{text}");
+        }
+        line.clear();
+    }
+}
+
+impl Server {
+    /// Only where there is a `/proc`.
+    pub(super) fn memory(&self) -> Option<Memory> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let bytes = |name: &str| -> Option<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+        };
+        Some(Memory { resident: bytes("VmRSS:")?, peak: bytes("VmHWM:")? })
+    }
+
+    /// Ends it in order.
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        while self.child.try_wait()?.is_none() {
+            if began.elapsed() > PATIENCE {
+                bail!("weir serve does not end");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -85,21 +181,41 @@ impl Drop for Server {
     }
 }
 
+/// A database beside the one that is measured on, which goes away with this.
+struct Database {
+    /// The URL of the one that is measured on.
+    beside: String,
+    name: String,
+    /// The URL of this one.
+    own: String,
+}
+
+impl Database {
+    async fn create(beside: String) -> anyhow::Result<Self> {
+        let name = format!("weir_bench_{}", new_id().simple());
+        create_database(&beside, &name).await?;
+        let mut own = Url::parse(&beside)?;
+        own.set_path(&name);
+        Ok(Self { beside, name, own: own.into() })
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (beside, name) = (self.beside.clone(), self.name.clone());
+        // Also where the whole measurement was given up: on a thread of its own, which may block.
+        let deleted = std::thread::spawn(move || -> anyhow::Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok(runtime.block_on(drop_database(&beside, &name))?)
+        });
+        if !deleted.join().is_ok_and(|deleted| deleted.is_ok()) {
+            eprintln!("the database {} could not be deleted", self.name);
+        }
+    }
+}
+
 /// A directory on the disk that is to be measured.
 pub(super) fn scratch(parent: &Path) -> anyhow::Result<TempDir> {
     let made = tempfile::Builder::new().prefix("weir-bench-").tempdir_in(parent);
     made.with_context(|| format!("a directory in {}", parent.display()))
-}
-
-/// The bare handler: answers a small JSON document to whatever is asked.
-pub(super) async fn bare_handler(tasks: &mut JoinSet<()>) -> anyhow::Result<Url> {
-    let answer = || async { axum::Json(json!({"run_id": "01a217dd-f8a1-7c21-9f3c-6c1d5f2f7b11", "total": 99.5})) };
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let url = Url::parse(&format!("http://{}/", listener.local_addr()?))?;
-    let app = Router::new().route("/", get(answer)).route("/webhooks/{path}", post(answer));
-    tasks.spawn(async move {
-        // It serves until the measurement is over and this task is dropped.
-        let _ = axum::serve(listener, app).await;
-    });
-    Ok(url)
 }

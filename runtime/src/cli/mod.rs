@@ -136,7 +136,8 @@ enum Command {
     ///
     /// Starts a server of its own, or loads one that runs on this machine: it must let http steps call 127.0.0.1
     /// (`egress_allow`), and keeps the runs. A server of its own has its state in a directory that goes away, or, with
-    /// DATABASE_URL and REDIS_URL, in that database, which should be one to throw away. Takes some minutes.
+    /// DATABASE_URL and REDIS_URL, in that database, which should be one to throw away, and in two beside it, which are
+    /// made and deleted. Takes some minutes.
     Bench {
         /// A running server on this machine.
         #[arg(long, value_name = "URL")]

@@ -2,8 +2,6 @@
 //! shows it beside what Weir does.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
@@ -28,12 +26,38 @@ pub enum Place<'p> {
 }
 
 /// Rows committed, and how long that took.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Committed {
     /// Rows.
     pub rows: u64,
     /// From the first statement to the last commit.
     pub time: Duration,
+    /// How long each transaction took, from its first statement until it was on disk.
+    pub transactions: Vec<Duration>,
+}
+
+/// Makes an empty database beside the one at `url`.
+///
+/// # Errors
+/// When the server refuses, as it does without the privilege.
+pub async fn create_database(url: &str, name: &str) -> Result<(), OpenError> {
+    alone(url, format!("CREATE DATABASE {name}")).await
+}
+
+/// Deletes a database beside the one at `url`, whoever is connected to it.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn drop_database(url: &str, name: &str) -> Result<(), OpenError> {
+    alone(url, format!("DROP DATABASE {name} WITH (FORCE)")).await
+}
+
+/// One statement in a connection of its own.
+async fn alone(url: &str, sql: String) -> Result<(), OpenError> {
+    let mut connection = postgres::connect(&postgres::options(url)?).await?;
+    sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
 }
 
 /// Commits rows into a scratch table for about `time`: `writers` connections, each with `batch` rows in a transaction.
@@ -47,11 +71,10 @@ pub async fn commit_rows(
     batch: usize,
     time: Duration,
 ) -> Result<Committed, OpenError> {
-    let rows = Arc::new(AtomicU64::new(0));
     let name = format!("probe_{}", new_id().simple());
     let mut writing = JoinSet::new();
     let began;
-    match place {
+    let transactions = match place {
         Place::Directory(dir) => {
             let path = dir.join(format!("{name}.db"));
             let mut first = sqlite::scratch(&path).await?;
@@ -64,9 +87,9 @@ pub async fn commit_rows(
             }
             began = Instant::now();
             for connection in connections {
-                writing.spawn(write_sqlite(connection, batch, began + time, Arc::clone(&rows)));
+                writing.spawn(write_sqlite(connection, batch, began + time));
             }
-            wait(&mut writing).await?;
+            all(&mut writing).await?
         }
         Place::Postgres(url) => {
             let options = postgres::options(url)?;
@@ -79,31 +102,30 @@ pub async fn commit_rows(
             }
             began = Instant::now();
             for connection in connections {
-                writing.spawn(write_postgres(connection, name.clone(), batch, began + time, Arc::clone(&rows)));
+                writing.spawn(write_postgres(connection, name.clone(), batch, began + time));
             }
-            let written = wait(&mut writing).await;
+            let written = all(&mut writing).await;
             sqlx::query(AssertSqlSafe(format!("DROP TABLE {name}"))).execute(&mut first).await?;
-            written?;
+            written?
         }
-    }
-    Ok(Committed { rows: rows.load(Ordering::Relaxed), time: began.elapsed() })
+    };
+    let rows = (transactions.len() * batch) as u64;
+    Ok(Committed { rows, time: began.elapsed(), transactions })
 }
 
-async fn wait(writing: &mut JoinSet<Result<(), sqlx::Error>>) -> Result<(), StoreError> {
+/// What all writers have written: how long each of their transactions took.
+async fn all(writing: &mut JoinSet<Result<Vec<Duration>, sqlx::Error>>) -> Result<Vec<Duration>, StoreError> {
+    let mut transactions = Vec::new();
     while let Some(written) = writing.join_next().await {
-        written.unwrap_or(Ok(()))?;
+        transactions.extend(written.unwrap_or_else(|_| Ok(Vec::new()))?);
     }
-    Ok(())
+    Ok(transactions)
 }
 
-async fn write_sqlite(
-    mut db: SqliteConnection,
-    batch: usize,
-    until: Instant,
-    rows: Arc<AtomicU64>,
-) -> Result<(), sqlx::Error> {
-    let (workflow, content) = (new_id(), vec![b'x'; ROW_BYTES]);
+async fn write_sqlite(mut db: SqliteConnection, batch: usize, until: Instant) -> Result<Vec<Duration>, sqlx::Error> {
+    let (workflow, content, mut transactions) = (new_id(), vec![b'x'; ROW_BYTES], Vec::new());
     while Instant::now() < until {
+        let began = Instant::now();
         let mut transaction = match db.begin_with("BEGIN IMMEDIATE").await {
             Ok(transaction) => transaction,
             // Others were always quicker to take the lock: that is what so many writers come to.
@@ -119,9 +141,10 @@ async fn write_sqlite(
                 .await?;
         }
         transaction.commit().await?;
-        rows.fetch_add(batch as u64, Ordering::Relaxed);
+        transactions.push(began.elapsed());
     }
-    db.close().await
+    db.close().await?;
+    Ok(transactions)
 }
 
 async fn write_postgres(
@@ -129,11 +152,11 @@ async fn write_postgres(
     table: String,
     batch: usize,
     until: Instant,
-    rows: Arc<AtomicU64>,
-) -> Result<(), sqlx::Error> {
+) -> Result<Vec<Duration>, sqlx::Error> {
     let insert = format!("INSERT INTO {table} SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bytea[])");
-    let (workflow, content) = (new_id(), vec![b'x'; ROW_BYTES]);
+    let (workflow, content, mut transactions) = (new_id(), vec![b'x'; ROW_BYTES], Vec::new());
     while Instant::now() < until {
+        let began = Instant::now();
         let ids: Vec<Uuid> = (0..batch).map(|_| new_id()).collect();
         sqlx::query(AssertSqlSafe(insert.clone()))
             .bind(ids)
@@ -141,7 +164,8 @@ async fn write_postgres(
             .bind(vec![content.as_slice(); batch])
             .execute(&mut db)
             .await?;
-        rows.fetch_add(batch as u64, Ordering::Relaxed);
+        transactions.push(began.elapsed());
     }
-    db.close().await
+    db.close().await?;
+    Ok(transactions)
 }
