@@ -1,13 +1,14 @@
 //! `make bench`: `weir bench` in both modes, and what needs more than one process or a database that is full already. Starts a
-//! Postgres and a Redis of its own. Arguments: the `weir` to measure, and the runs of each workload.
+//! Postgres and a Redis of its own. Arguments: the `weir` to measure, the runs of each workload, and which parts
+//! are wanted where not all are: `embedded`, `cluster`, `kill`, `full`, `workers`.
 
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, interval};
 use weir_tests::cluster::{Cluster, MASTER_KEY};
 use weir_tests::process::{Weir, use_binary};
 use weir_tests::target::Target;
@@ -24,27 +25,99 @@ const ANSWER: Duration = Duration::from_millis(50);
 const RUNS_MAX: usize = 16;
 const SCALED: usize = 1000;
 
+/// Runs that are under way when the server is killed, how long its claims last, and how soon afterwards all must be done.
+const KILLED: usize = 500;
+const LEASE: Duration = Duration::from_secs(2);
+const RECOVERED: Duration = Duration::from_secs(2);
+
+/// Calls that a server makes at once (`http_calls_max`).
+const CALLS_MAX: usize = 256;
+
+/// Requests at once where runs are started.
+const STARTERS: usize = 16;
+
 #[tokio::main]
 async fn main() {
     let mut args = std::env::args().skip(1);
     let weir = PathBuf::from(args.next().expect("the program to measure")).canonicalize().expect("a program");
     let runs = args.next().unwrap_or_else(|| "20000".to_owned());
+    let parts: Vec<String> = args.collect();
+    let wanted = |part: &str| parts.is_empty() || parts.iter().any(|wanted| wanted == part);
     use_binary(weir.clone());
-    println!("--- embedded ---");
-    bench(&weir, &runs, &[]);
-    println!("--- on Postgres and Redis ---");
-    let cluster = Cluster::start().await;
-    let redis = cluster.redis.url();
-    bench(&weir, &runs, &[("DATABASE_URL", &cluster.database), ("REDIS_URL", &redis), ("WEIR_MASTER_KEY", MASTER_KEY)]);
-    drop(cluster);
-    full_database().await;
-    two_workers().await;
+    if wanted("embedded") {
+        println!("--- embedded ---");
+        bench(&weir, &runs, &[]);
+    }
+    if wanted("cluster") {
+        println!("--- on Postgres and Redis ---");
+        let cluster = Cluster::start().await;
+        let (database, redis) = (cluster.database.as_str(), cluster.redis.url());
+        bench(&weir, &runs, &[("DATABASE_URL", database), ("REDIS_URL", &redis), ("WEIR_MASTER_KEY", MASTER_KEY)]);
+    }
+    if wanted("kill") {
+        println!("--- kill -9 with {KILLED} runs under way, and as many calls as a server makes at once ---");
+        killed("embedded", Weir::start(&[]).await, Duration::ZERO).await;
+        let cluster = Cluster::start().await;
+        let lease = format!("lease_seconds={}", LEASE.as_secs());
+        killed("on Postgres and Redis", cluster.weir("all", &[&lease]).await, LEASE).await;
+    }
+    if wanted("full") {
+        full_database().await;
+    }
+    if wanted("workers") {
+        two_workers().await;
+    }
 }
 
 fn bench(weir: &PathBuf, runs: &str, env: &[(&str, &str)]) {
     let status =
         Command::new(weir).args(["bench", "--runs", runs]).envs(env.iter().copied()).status().expect("it runs");
     assert!(status.success(), "weir bench failed");
+}
+
+/// Starts so many runs.
+async fn start(weir: &Weir, workflow: &str, count: usize) -> Vec<String> {
+    let starting = stream::iter(0..count).map(|_| weir.run(workflow, &Value::Null));
+    starting.buffer_unordered(STARTERS).collect().await
+}
+
+/// Kills the server while as many calls are under way as it makes at once, starts it again, and says how long it took
+/// until all runs had ended: from the kill on, and without the time that the claims of the dead process lasted.
+async fn killed(mode: &str, mut weir: Weir, lease: Duration) {
+    let target = Target::start().await;
+    let steps = json!([{"type": "http", "url": target.url("/")}, {"type": "persist_snapshot"}]);
+    let workflow = weir.workflow(&steps).await;
+    target.hold("/");
+    let runs = start(&weir, &workflow, KILLED).await;
+    target.received_in_all(CALLS_MAX).await;
+    weir.kill();
+    let (began, in_flight) = (Instant::now(), target.count());
+    target.release("/");
+    weir.restart().await;
+    let started = began.elapsed();
+    let mut poll = interval(Duration::from_millis(20));
+    for status in ["QUEUED", "WAITING", "RUNNING"] {
+        let path = format!("/runs?workflow_id={workflow}&status={status}&limit=1");
+        while weir.get(&path).await.expect(200)["items"] != json!([]) {
+            poll.tick().await;
+        }
+    }
+    let took = began.elapsed();
+    for run in &runs {
+        assert_eq!(weir.finished(run).await["status"], "SUCCEEDED");
+    }
+    let repeated = target.count() - runs.len();
+    let verdict = |holds| if holds { "yes" } else { "NO " };
+    println!(
+        "{}  {mode}: all {} complete {:.2} s after the kill, {:.2} s of them after the claims (allowed: {RECOVERED:?}); \
+         it listened again after {:.2} s",
+        verdict(took <= lease + RECOVERED),
+        runs.len(),
+        took.as_secs_f64(),
+        took.saturating_sub(lease).as_secs_f64(),
+        started.as_secs_f64(),
+    );
+    println!("{}  {mode}: {repeated} calls repeated, {in_flight} were in flight", verdict(repeated <= in_flight));
 }
 
 /// From a trigger to the end of its run, one at a time, on an empty database and on one that is full, in turns.
@@ -118,22 +191,8 @@ async fn two_workers() {
             "done"
         });
         let workflow = api.workflow(&json!([{"type": "http", "url": target.url("/")}])).await;
-        let (mut runs, began) = (Vec::new(), Instant::now());
-        let mut starting = JoinSet::new();
-        let (api, workflow) = (std::sync::Arc::new(api), std::sync::Arc::new(workflow));
-        for _ in 0..8 {
-            let (api, workflow) = (std::sync::Arc::clone(&api), std::sync::Arc::clone(&workflow));
-            starting.spawn(async move {
-                let mut runs = Vec::new();
-                for _ in 0..SCALED / 8 {
-                    runs.push(api.run(&workflow, &Value::Null).await);
-                }
-                runs
-            });
-        }
-        while let Some(started) = starting.join_next().await {
-            runs.extend(started.expect("started"));
-        }
+        let began = Instant::now();
+        let runs = start(&api, &workflow, SCALED).await;
         for run in &runs {
             assert_eq!(api.finished(run).await["status"], "SUCCEEDED");
         }
