@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use weir_host::egress::Egress;
 use weir_host::plugin::PluginHost;
 
-use crate::api::{self, Api, Door};
+use crate::api::{self, Api, Door, Known};
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::{Config, Role};
 use crate::engine::steps::Performer;
@@ -71,7 +71,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     if let Some(listener) = listener {
         let address = listener.local_addr()?;
         let role = config.role;
-        let api = Api { store: store.clone(), engine: engine.clone(), tools, vault, door, config: Arc::new(config) };
+        let (store, engine, known) = (store.clone(), engine.clone(), Known::default());
+        let api = Api { store, engine: engine.clone(), tools, vault, door, known, config: Arc::new(config) };
         let service = if role == Role::Worker {
             tracing::info!(%address, "executing runs, with health and metrics on http://{address}");
             api::worker_service(api)

@@ -126,11 +126,12 @@ impl Scene {
             id: run,
             workflow_id: workflow,
             revision: 1,
-            input: b"{\"who\": \"Ada\"}".to_vec(),
+            input: "{\"who\": \"Ada\"}".into(),
             created_at: clock.now(),
             due_at: clock.now(),
-            endpoint: None,
+            caller: None,
             idempotency: None,
+            begun: None,
         };
         store.create_run(new).await.expect("created");
         if script.cancel {

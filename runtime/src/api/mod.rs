@@ -6,6 +6,7 @@ mod definition;
 mod door;
 mod endpoints;
 mod extract;
+mod known;
 mod openapi;
 mod page;
 mod plugins;
@@ -29,6 +30,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use door::Door;
+pub use known::Known;
 pub use problem::{Problem, ProblemCode};
 
 use crate::config::Config;
@@ -50,6 +52,8 @@ pub struct Api {
     pub vault: Arc<Vault>,
     /// Who may come in.
     pub door: Door,
+    /// What triggers need to know.
+    pub known: Known,
     /// Limits of requests.
     pub config: Arc<Config>,
 }

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -14,14 +15,13 @@ use uuid::Uuid;
 
 use super::Api;
 use super::extract::{Id, JsonBody, Query, parse_uuid, read_members};
+use super::known::{self, Runnable};
 use super::openapi::{CommandProblems, InspectProblems, ListProblems, ReadProblems, WriteProblems};
 use super::page::{List, ListParams, NumberedParams, number_request, page_request};
 use super::problem::{Problem, ProblemCode};
 use super::views::{JournalEntryView, RunView, SnapshotView, StatusView, StepView};
-use super::workflows;
 use crate::engine::{self, Inspection, Trigger};
-use crate::model::definition::Priority;
-use crate::model::id::{EndpointId, RunId, WorkflowId};
+use crate::model::id::{RunId, WorkflowId};
 use crate::model::journal::Message;
 use crate::store::{Idempotency, RunFilter, RunRow, Sent, StoreError};
 
@@ -52,31 +52,29 @@ pub(super) struct Accepted {
     status: StatusView,
 }
 
-/// Accepts a run, or finds the one that the same request was answered with before.
-pub(super) async fn accept(api: &Api, trigger: Trigger) -> Result<Accepted, Problem> {
-    let endpoint = trigger.endpoint;
+/// How often a request is tried whose workflow or endpoint is changed each time.
+pub(super) const CHANGES_MAX: usize = 5;
+
+/// Accepts a run, or finds the one that the same request was answered with before. Nothing where the workflow or the
+/// endpoint is not what the trigger says: then they are known anew, and the request is to be tried again.
+pub(super) async fn accept(api: &Api, trigger: &Trigger) -> Result<Option<Accepted>, Problem> {
     match api.engine.start_run(trigger).await? {
-        engine::Accepted::New(id) => Ok(Accepted { run_id: id.0, status: StatusView::Queued }),
+        engine::Accepted::New(id) => Ok(Some(Accepted { run_id: id.0, status: StatusView::Queued })),
         engine::Accepted::Repeated(id) => {
             let run = find(api, id).await?;
-            Ok(Accepted { run_id: id.0, status: run.status.into() })
+            Ok(Some(Accepted { run_id: id.0, status: run.status.into() }))
         }
-        engine::Accepted::Inactive => Err(inactive(api, endpoint).await?),
         engine::Accepted::Conflict => Err(Problem::new(
             ProblemCode::IdempotencyConflict,
             "the same key came before with another body; use a new key for a new run",
         )),
+        engine::Accepted::Changed => known::read_again(api, trigger).await.map(|()| None),
     }
 }
 
-/// Which of the two is switched off.
-async fn inactive(api: &Api, endpoint: Option<EndpointId>) -> Result<Problem, Problem> {
-    if let Some(id) = endpoint
-        && api.store.endpoint(id).await?.is_none_or(|endpoint| !endpoint.is_active)
-    {
-        return Ok(Problem::new(ProblemCode::EndpointInactive, "somebody switched this webhook endpoint off"));
-    }
-    Ok(Problem::new(ProblemCode::WorkflowInactive, "somebody switched this workflow off"))
+/// The answer for a request that was tried [`CHANGES_MAX`] times.
+pub(super) fn restless() -> Problem {
+    Problem::new(ProblemCode::Unavailable, "the workflow or its endpoint is being changed again and again")
 }
 
 async fn find(api: &Api, id: RunId) -> Result<RunRow, Problem> {
@@ -110,16 +108,19 @@ pub(super) async fn start(
         .input
     };
     let key = idempotency_key(&headers)?;
-    let workflow = workflows::find(&api, workflow_id).await?;
-    let input = input.to_string().into_bytes();
+    let input = Bytes::from(input.to_string());
     let hash: [u8; 32] = Sha256::digest(&input).into();
     let idempotency = key.map(|key| Idempotency { key: format!("api:{key}"), hash: Some(hash) });
-    let priority = Priority::of(&workflow.revision.definition);
-    let revision = workflow.revision.number;
-    let trigger = Trigger { workflow_id, revision, input, endpoint: None, idempotency, priority };
-    let accepted = accept(&api, trigger).await?;
-    let location = [(header::LOCATION, format!("/runs/{}", accepted.run_id))];
-    Ok((StatusCode::ACCEPTED, location, Json(accepted)).into_response())
+    for _ in 0..CHANGES_MAX {
+        let Runnable { revision, priority } = known::workflow(&api, workflow_id).await?;
+        let (input, idempotency) = (input.clone(), idempotency.clone());
+        let trigger = Trigger { workflow_id, revision, input, caller: None, idempotency, priority };
+        if let Some(accepted) = accept(&api, &trigger).await? {
+            let location = [(header::LOCATION, format!("/runs/{}", accepted.run_id))];
+            return Ok((StatusCode::ACCEPTED, location, Json(accepted)).into_response());
+        }
+    }
+    Err(restless())
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {

@@ -1,25 +1,27 @@
 //! Deliveries: whatever a sender posts becomes the input of a run, except its secrets.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Uri, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::Api;
 use super::extract::{PathText, read_body};
+use super::known::{self, Runnable};
 use super::openapi::DeliveryProblems;
 use super::problem::{Problem, ProblemCode};
-use super::runs::{Accepted, accept};
-use super::workflows;
+use super::runs::{Accepted, CHANGES_MAX, accept, restless};
 use crate::engine::Trigger;
-use crate::model::definition::Priority;
 use crate::model::reader::depth_fits;
-use crate::store::{Endpoint, Idempotency};
+use crate::store::{Caller, Endpoint, Idempotency};
 
 const SECRET_HEADER: &str = "x-webhook-secret";
 
@@ -60,13 +62,7 @@ pub(super) async fn deliver(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Accepted>, Problem> {
-    // No path has a NUL character, and Postgres has no text with one.
-    let found = if path.contains('\0') { None } else { api.store.endpoint_by_path(&path).await? };
-    let Some(endpoint) = found else {
-        return Err(Problem::new(ProblemCode::EndpointNotFound, format!("no webhook endpoint has the path `{path}`")));
-    };
-    check_secret(&api, &endpoint, &headers)?;
-    let workflow = workflows::find(&api, endpoint.workflow_id).await?;
+    let mut endpoint = let_in(&api, &path, &headers).await?;
     let body = read_body(body, api.config.webhook_max_bytes, "webhook_max_bytes").await?;
     let input = json!({
         "body": parse_body(&headers, &body),
@@ -75,19 +71,46 @@ pub(super) async fn deliver(
         "method": method.as_str(),
         "path": path,
     });
-    let trigger = Trigger {
-        workflow_id: endpoint.workflow_id,
-        revision: workflow.revision.number,
-        input: input.to_string().into_bytes(),
-        endpoint: Some(endpoint.id),
-        idempotency: delivery_key(&endpoint, &headers).map(|key| Idempotency { key, hash: None }),
-        priority: Priority::of(&workflow.revision.definition),
-    };
-    Ok(Json(accept(&api, trigger).await?))
+    let input = Bytes::from(input.to_string());
+    for _ in 0..CHANGES_MAX {
+        let Runnable { revision, priority } = known::workflow(&api, endpoint.workflow_id).await?;
+        let trigger = Trigger {
+            workflow_id: endpoint.workflow_id,
+            revision,
+            input: input.clone(),
+            caller: Some(Caller { endpoint: endpoint.id, secret: endpoint.secret.clone() }),
+            idempotency: delivery_key(&endpoint, &headers).map(|key| Idempotency { key, hash: None }),
+            priority,
+        };
+        if let Some(accepted) = accept(&api, &trigger).await? {
+            return Ok(Json(accepted));
+        }
+        endpoint = let_in(&api, &path, &headers).await?;
+    }
+    Err(restless())
+}
+
+/// The endpoint with this path, if the request has its secret.
+async fn let_in(api: &Api, path: &str, headers: &HeaderMap) -> Result<Arc<Endpoint>, Problem> {
+    let not_found =
+        || Problem::new(ProblemCode::EndpointNotFound, format!("no webhook endpoint has the path `{path}`"));
+    let known = known::endpoint(api, path).await?.ok_or_else(not_found)?;
+    if let Ok(true) = has_secret(api, &known, headers) {
+        return Ok(known);
+    }
+    // The secret may be newer than what is known.
+    let endpoint = known::read_endpoint(api, path).await?.ok_or_else(not_found)?;
+    if has_secret(api, &endpoint, headers)? {
+        return Ok(endpoint);
+    }
+    Err(Problem::new(
+        ProblemCode::InvalidSecret,
+        format!("the header `{SECRET_HEADER}` must hold the endpoint's secret"),
+    ))
 }
 
 /// Compares in constant time: digests have one length, whatever the secrets are.
-fn check_secret(api: &Api, endpoint: &Endpoint, headers: &HeaderMap) -> Result<(), Problem> {
+fn has_secret(api: &Api, endpoint: &Endpoint, headers: &HeaderMap) -> Result<bool, Problem> {
     let given = Sha256::digest(headers.get(SECRET_HEADER).map_or(&b""[..], |value| value.as_bytes()));
     let now = api.store.clock().now();
     let previous = endpoint.previous_secret.as_ref().filter(|(_, until)| *until > now).map(|(sealed, _)| sealed);
@@ -100,13 +123,7 @@ fn check_secret(api: &Api, endpoint: &Endpoint, headers: &HeaderMap) -> Result<(
             Err(_) => {}
         }
     }
-    if matches.into() {
-        return Ok(());
-    }
-    Err(Problem::new(
-        ProblemCode::InvalidSecret,
-        format!("the header `{SECRET_HEADER}` must hold the endpoint's secret"),
-    ))
+    Ok(matches.into())
 }
 
 /// A key under which the same delivery is found again. What a sender chose is hashed: it may be of any length.

@@ -11,7 +11,7 @@ use super::Engine;
 use crate::clock::Clock;
 use crate::model::id::{ClaimToken, RunId};
 use crate::model::time::Timestamp;
-use crate::store::Claimed;
+use crate::store::{Claim, Claimed};
 
 /// How long a renewal that failed waits for its next try.
 const RETRY: Duration = Duration::from_millis(500);
@@ -33,11 +33,16 @@ impl Hold {
     /// The claim as it was given.
     #[must_use]
     pub fn of(claimed: &Claimed) -> Arc<Self> {
+        Self::new(&claimed.claim, claimed.lease_until, claimed.inbox)
+    }
+
+    /// A claim that lasts until `until`, of a run to which `inbox` messages have come.
+    pub(super) fn new(claim: &Claim, until: Timestamp, inbox: u32) -> Arc<Self> {
         Arc::new(Self {
-            run: claimed.claim.run,
-            token: claimed.claim.token,
-            until: AtomicI64::new(claimed.lease_until.as_micros()),
-            inbox: AtomicU32::new(claimed.inbox),
+            run: claim.run,
+            token: claim.token,
+            until: AtomicI64::new(until.as_micros()),
+            inbox: AtomicU32::new(inbox),
             poke: Notify::new(),
             renewal: Notify::new(),
             lost: CancellationToken::new(),
@@ -108,7 +113,7 @@ pub(super) async fn keep(engine: Engine) {
     let mut pause = lease / 3;
     loop {
         bench.clock.sleep_until(bench.clock.now().plus(pause)).await;
-        let holds: Vec<_> = engine.driven().values().cloned().collect();
+        let holds: Vec<_> = engine.inner.drivers.held().values().cloned().collect();
         pause = if holds.is_empty() || renew(&engine, &holds, lease).await { lease / 3 } else { RETRY.min(lease / 3) };
     }
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::Workbench;
+use super::begin::Beginning;
 use super::claims::Hold;
 use super::persist::{Drove, Ended, end, give_back, new_messages, read_state, store_gone, write};
 use super::revisions::Parsed;
@@ -45,6 +46,23 @@ pub async fn drive(bench: &Workbench, claimed: Claimed, hold: &Hold, stopping: &
     }
 }
 
+/// The same for a run that began with its creation.
+pub(super) async fn drive_beginning(
+    bench: &Workbench,
+    beginning: Beginning,
+    claim: Claim,
+    hold: &Hold,
+    stopping: &CancellationToken,
+) -> Drove {
+    let Beginning { run, revision, state, effects } = beginning;
+    let mut driver = Driver::new(bench, hold, claim, run, revision, state);
+    driver.show(false);
+    driver.start(effects);
+    match driver.advance(stopping).await {
+        Ok(drove) | Err(Ended(drove)) => drove,
+    }
+}
+
 type Attempt<'b> = BoxFuture<'b, (StepPath, Result<Output, AttemptFailure>)>;
 
 struct Driver<'b> {
@@ -60,6 +78,17 @@ struct Driver<'b> {
 }
 
 impl<'b> Driver<'b> {
+    fn new(
+        bench: &'b Workbench,
+        hold: &'b Hold,
+        claim: Claim,
+        run: RunFacts,
+        revision: Arc<Parsed>,
+        state: RunState,
+    ) -> Self {
+        Self { bench, hold, claim, run, revision, state, pending: Vec::new(), in_flight: FuturesUnordered::new() }
+    }
+
     async fn load(bench: &'b Workbench, claimed: Claimed, hold: &'b Hold) -> Result<Self, Ended> {
         let Claimed { mut claim, workflow_id, revision, input, created_at, inbox, interrupts, .. } = claimed;
         let unreadable = |error: &dyn std::fmt::Display| Failure::new(FailureCode::Unreadable, error.to_string());
@@ -90,16 +119,7 @@ impl<'b> Driver<'b> {
             input: Arc::new(input),
             created_at,
         };
-        let mut driver = Self {
-            bench,
-            hold,
-            claim,
-            run,
-            revision: parsed,
-            state,
-            pending: Vec::new(),
-            in_flight: FuturesUnordered::new(),
-        };
+        let mut driver = Self::new(bench, hold, claim, run, parsed, state);
         if driver.state.started_at.is_none() {
             driver.record(vec![Event::Started { at: driver.now() }])?;
         }
@@ -133,8 +153,7 @@ impl<'b> Driver<'b> {
     /// Begins attempts, after the note that they begin and everything they can see is written.
     async fn perform(&mut self, effects: Vec<Effect>) -> Result<(), Ended> {
         let at = self.now();
-        let attempted = |effect: &Effect| Event::Attempted { path: effect.path.clone(), attempt: effect.attempt, at };
-        self.record(effects.iter().map(attempted).collect())?;
+        self.record(effects.iter().map(|effect| effect.attempted(at)).collect())?;
         let durable = effects.iter().any(|effect| effect.durable_note);
         self.flush(Next::Continue, durable).await?;
         if self.state.cancel {
@@ -143,10 +162,14 @@ impl<'b> Driver<'b> {
         if self.hold.is_over(self.now()) {
             return Err(Ended(Drove::Lost));
         }
+        self.start(effects);
+        Ok(())
+    }
+
+    fn start(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             self.in_flight.push(attempt(self.bench, self.hold, Arc::clone(&self.revision), effect));
         }
-        Ok(())
     }
 
     /// Waits until something happens: an attempt ends, a message comes, or the time has come.

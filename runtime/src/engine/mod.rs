@@ -4,19 +4,21 @@
 //! whatever dies in between, a due-claim finds it again. The durability invariant is kept by the driver: no effect
 //! starts until every effect whose outcome it can see is on disk.
 
+mod begin;
 mod claims;
 mod dispatcher;
 mod driver;
+mod drivers;
 mod persist;
 mod retention;
 mod revisions;
 pub mod steps;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,12 +30,12 @@ pub use persist::Drove;
 use crate::clock::{Clock, new_id};
 use crate::meter::meter;
 use crate::model::definition::{Definition, Priority};
-use crate::model::id::{EndpointId, RunId, WorkflowId};
+use crate::model::id::{RunId, WorkflowId};
 use crate::model::journal::Message;
 use crate::model::limits::Limits;
 use crate::model::state::RunState;
 use crate::model::time::Timestamp;
-use crate::store::{Created, Idempotency, NewRun, RunRow, Sent, Status, Store, StoreError};
+use crate::store::{Caller, Created, Idempotency, NewRun, RunRow, Sent, Status, Store, StoreError};
 use crate::wire::{self, HotCopy, News, Wire};
 
 /// How long after its creation a run is claimed from the database, should its hint get lost.
@@ -101,8 +103,7 @@ pub struct Engine {
 struct Inner {
     bench: Arc<Workbench>,
     settings: EngineSettings,
-    /// The claims that this process uses now.
-    driven: Mutex<HashMap<RunId, Arc<Hold>>>,
+    drivers: drivers::Drivers,
     /// Runs that somebody canceled and nobody drives: they end at once, however many runs are executed.
     canceled: (mpsc::Sender<RunId>, tokio::sync::Mutex<mpsc::Receiver<RunId>>),
     /// Runs that this process finished.
@@ -120,9 +121,9 @@ pub struct Trigger {
     /// The revision to execute.
     pub revision: u32,
     /// The input, as JSON text.
-    pub input: Vec<u8>,
+    pub input: Bytes,
     /// The webhook endpoint that it comes from.
-    pub endpoint: Option<EndpointId>,
+    pub caller: Option<Caller>,
     /// What makes a repeat answer the same run.
     pub idempotency: Option<Idempotency>,
     /// Whether it is begun before others that wait.
@@ -138,8 +139,8 @@ pub enum Accepted {
     Repeated(RunId),
     /// The idempotency key came before with another request.
     Conflict,
-    /// The workflow, or the endpoint that was called, is switched off or gone.
-    Inactive,
+    /// The workflow, or the endpoint that was called, is switched off, gone, or not what the trigger says.
+    Changed,
 }
 
 /// The inside of a run.
@@ -166,8 +167,8 @@ impl Engine {
         let (canceled, cancels) = mpsc::channel(CANCELS_MAX);
         let inner = Inner {
             bench,
+            drivers: drivers::Drivers::new(settings.concurrent_runs_max),
             settings,
-            driven: Mutex::default(),
             canceled: (canceled, tokio::sync::Mutex::new(cancels)),
             finished,
             stopping: CancellationToken::new(),
@@ -211,7 +212,7 @@ impl Engine {
         let looked_at = Timestamp::from_micros(inner.looked_at.load(Ordering::Relaxed));
         let since = inner.bench.clock.now().since(looked_at);
         // One that executes as many runs as it may has nothing to ask for.
-        let free = self.driven().len() < inner.settings.concurrent_runs_max;
+        let free = inner.drivers.free() > 0;
         if inner.settings.executes && free && since > CLAIM_SILENCE_MAX {
             return Err(format!("no run could be claimed for {} seconds", since.as_secs()));
         }
@@ -234,7 +235,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the database cannot take it.
-    pub async fn start_run(&self, trigger: Trigger) -> Result<Accepted, StoreError> {
+    pub async fn start_run(&self, trigger: &Trigger) -> Result<Accepted, StoreError> {
         let (store, wire) = (&self.inner.bench.store, &self.inner.bench.wire);
         let (workflow, priority) = (trigger.workflow_id, trigger.priority);
         let (id, now) = (RunId(new_id()), store.clock().now());
@@ -242,25 +243,29 @@ impl Engine {
             id,
             workflow_id: trigger.workflow_id,
             revision: trigger.revision,
-            input: trigger.input,
+            input: trigger.input.clone(),
             created_at: now,
             due_at: now.plus(HINT_GRACE),
-            endpoint: trigger.endpoint,
-            idempotency: trigger.idempotency,
+            caller: trigger.caller.clone(),
+            idempotency: trigger.idempotency.clone(),
+            begun: None,
         };
-        Ok(match store.create_run(run).await? {
+        let (created, begun) = self.create(run).await?;
+        Ok(match created {
             Created::New => {
-                meter().accepted();
-                if wire.shows() {
-                    let body = Box::new(move || wire::queued(id, workflow, now));
-                    wire.show(HotCopy { run: id, seq: 0, last: false, size_bytes: 0, body });
+                if !begun {
+                    meter().accepted();
+                    if wire.shows() {
+                        let body = Box::new(move || wire::queued(id, workflow, now));
+                        wire.show(HotCopy { run: id, seq: 0, last: false, size_bytes: 0, body });
+                    }
+                    wire.push(id, priority);
                 }
-                wire.push(id, priority);
                 Accepted::New(id)
             }
             Created::Repeated(earlier) => Accepted::Repeated(earlier),
             Created::Conflict => Accepted::Conflict,
-            Created::Inactive => Accepted::Inactive,
+            Created::Changed => Accepted::Changed,
         })
     }
 
@@ -271,7 +276,7 @@ impl Engine {
     pub async fn send(&self, run: RunId, message: Message) -> Result<Sent, StoreError> {
         let sent = self.inner.bench.store.send(run, message).await?;
         if let Sent::Delivered(_) = sent {
-            let driver = self.driven().get(&run).cloned();
+            let driver = self.inner.drivers.held().get(&run).cloned();
             match driver {
                 Some(driver) => driver.poke(),
                 None => {
@@ -348,7 +353,7 @@ impl Engine {
                     let _ = self.inner.finished.send(run);
                 }
                 Ok(news @ (News::Message(run) | News::Canceled(run))) => {
-                    let driver = self.driven().get(&run).cloned();
+                    let driver = self.inner.drivers.held().get(&run).cloned();
                     match driver {
                         Some(driver) => driver.poke(),
                         None if news == News::Canceled(run) => {
@@ -362,9 +367,5 @@ impl Engine {
                 Err(broadcast::error::RecvError::Closed) => return,
             }
         }
-    }
-
-    fn driven(&self) -> std::sync::MutexGuard<'_, HashMap<RunId, Arc<Hold>>> {
-        self.inner.driven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

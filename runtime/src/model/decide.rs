@@ -56,6 +56,14 @@ pub struct Effect {
     pub durable_note: bool,
 }
 
+impl Effect {
+    /// The event that notes its beginning.
+    #[must_use]
+    pub fn attempted(&self, at: Timestamp) -> Event {
+        Event::Attempted { path: self.path.clone(), attempt: self.attempt, at }
+    }
+}
+
 /// Decides what the run does next at the time `now`.
 #[must_use]
 pub fn decide(run: &RunFacts, def: &Definition, limits: &Limits, state: &RunState, now: Timestamp) -> Decision {

@@ -108,10 +108,11 @@ macro_rules! claim_sql {
 /// The texts for SQLite and for Postgres.
 type Texts = (&'static str, &'static str);
 
-const CLAIM_ID: Texts = claim_sql!(
-    "id = $4 AND due_at IS NOT NULL AND (claim IS NULL OR lease_until <= $3) \
+const CLAIM_IDS_SQLITE: &str = claim_sql!(
+    "id IN (SELECT unhex(value) FROM json_each($4)) AND due_at IS NOT NULL AND (claim IS NULL OR lease_until <= $3) \
      AND interrupts + CASE WHEN claim IS NOT NULL THEN 1 ELSE 0 END < 2"
-);
+)
+.0;
 const CLAIM_IDS_POSTGRES: &str = claim_sql!(
     "id = ANY($4) AND due_at IS NOT NULL AND (claim IS NULL OR lease_until <= $3) \
      AND interrupts + CASE WHEN claim IS NOT NULL THEN 1 ELSE 0 END < 2 ORDER BY id"
@@ -145,19 +146,18 @@ impl Op for ClaimOp {
             Target::Due(most) => query!(CLAIM_DUE).bind(i64::from(*most)).fetch_all().await?,
             Target::Suspect => query!(CLAIM_SUSPECT).fetch_all().await?,
             Target::Any(id) => query!(CLAIM_ANY).bind(id.0).fetch_all().await?,
-            Target::Ids(ids) => {
-                if let Connection::Postgres(db) = db {
+            Target::Ids(ids) => match db {
+                Connection::Postgres(db) => {
                     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
                     let claimed = sqlx::query(CLAIM_IDS_POSTGRES).bind(token).bind(until).bind(now).bind(ids);
                     claimed.fetch_all(&mut **db).await?.into_iter().map(Row::Postgres).collect()
-                } else {
-                    let mut rows = Vec::with_capacity(ids.len());
-                    for id in ids {
-                        rows.extend(query!(CLAIM_ID).bind(id.0).fetch_optional().await?);
-                    }
-                    rows
                 }
-            }
+                Connection::Sqlite(_) => {
+                    let ids: Vec<String> = ids.iter().map(|id| id.0.simple().to_string()).collect();
+                    let query = db.query(CLAIM_IDS_SQLITE).bind(token).bind(until).bind(now);
+                    query.bind(serde_json::json!(ids).to_string()).fetch_all().await?
+                }
+            },
         };
         rows.iter().map(|row| self.read(row)).collect()
     }

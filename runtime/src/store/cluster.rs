@@ -3,10 +3,10 @@
 
 use sqlx::postgres::PgPool;
 
+use super::creations::CreateOp;
 use super::journal::AppendOp;
 use super::lane::Lane;
 use super::postgres::Distrust;
-use super::runs::NewRun;
 use super::sql::{Connection, in_time};
 use super::writer::Op;
 use super::{OpenError, StoreError, failure, postgres};
@@ -24,7 +24,7 @@ pub(super) struct Cluster {
     /// What both know of connections that broke.
     pub(super) distrust: Distrust,
     /// Runs that are created.
-    pub(super) creations: Lane<NewRun>,
+    pub(super) creations: Lane<CreateOp>,
     /// Appends that must be on disk.
     pub(super) appends: Lane<AppendOp>,
     /// Appends that need not be on disk.

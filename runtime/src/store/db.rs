@@ -6,9 +6,10 @@ use std::sync::Arc;
 use sqlx::migrate::MigrateError;
 use sqlx::{SqlSafeStr, SqlitePool};
 
+use super::batch::Batch;
 use super::cluster::Cluster;
 use super::failure::may_start;
-use super::lane::{Batch, Lane, One};
+use super::lane::Lane;
 use super::sql::{On, Query};
 use super::writer::{Op, Writer};
 use super::{StoreError, postgres, sqlite};
@@ -131,7 +132,7 @@ impl Db {
         lane: impl FnOnce(&Cluster) -> &Lane<B>,
     ) -> Result<B::Output, StoreError> {
         match self {
-            Self::Sqlite { writer, .. } => writer.run(One(item)).await,
+            Self::Sqlite { writer, .. } => writer.run_batched(item).await,
             Self::Postgres(cluster) => lane(cluster).run(item).await,
         }
     }

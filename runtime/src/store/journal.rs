@@ -1,12 +1,14 @@
 //! The journal: the only way a run advances.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, hash_map};
+use std::sync::LazyLock;
 
 use sqlx::{PgConnection, Row as _, SqliteConnection};
 use uuid::Uuid;
 
+use super::batch::{Batch, ManyRows, Waiting, column};
 use super::claims::Claim;
-use super::lane::{Batch, Waiting};
+use super::writer::Write;
 use super::{Store, StoreError, from_json, json_bytes};
 use crate::model::error::Failure;
 use crate::model::id::{ClaimToken, RunId};
@@ -60,6 +62,8 @@ pub struct Entry {
     pub events: Vec<Event>,
 }
 
+type SqliteQuery<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
 /// An append on its way.
 pub(super) struct AppendOp {
     run: RunId,
@@ -76,24 +80,9 @@ pub(super) struct AppendOp {
     now: i64,
 }
 
-/// $1 $2 $3 are the fence. $8 is the time to wait until, $9 the outcome: either ends the claim.
-const APPEND_SQLITE: &str = "UPDATE runs SET seq = seq + 1, step_index = coalesce($4, step_index), started_at = coalesce(started_at, $5), \
-            interrupts = CASE WHEN $6 THEN 0 ELSE interrupts END, \
-            due_at = CASE WHEN $9 IS NOT NULL THEN NULL \
-                          WHEN $8 IS NULL THEN due_at \
-                          WHEN inbox > $7 THEN $12 \
-                          ELSE $8 END, \
-            claim = CASE WHEN $8 IS NULL AND $9 IS NULL THEN claim END, \
-            lease_until = CASE WHEN $8 IS NULL AND $9 IS NULL THEN lease_until END, \
-            outcome = $9, error = $10, finished_at = $11 \
-     WHERE id = $1 AND claim = $2 AND seq = $3 RETURNING inbox";
-
-/// The same for many at once, with their journal entries.
-const APPEND_POSTGRES: &str = "WITH given AS (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::boolean[], \
-            $7::bigint[], $8::bigint[], $9::text[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bytea[]) \
-         AS given (id, token, seq, step_index, started_at, progress, received, until, outcome, error, finished_at, now, \
-                   events)), \
-     advanced AS (UPDATE runs SET seq = runs.seq + 1, step_index = coalesce(given.step_index, runs.step_index), \
+macro_rules! advance_sql {
+    () => {
+        "UPDATE runs SET seq = runs.seq + 1, step_index = coalesce(given.step_index, runs.step_index), \
             started_at = coalesce(runs.started_at, given.started_at), \
             interrupts = CASE WHEN given.progress THEN 0 ELSE runs.interrupts END, \
             due_at = CASE WHEN given.outcome IS NOT NULL THEN NULL \
@@ -103,10 +92,33 @@ const APPEND_POSTGRES: &str = "WITH given AS (SELECT * FROM unnest($1::uuid[], $
             claim = CASE WHEN given.until IS NULL AND given.outcome IS NULL THEN runs.claim END, \
             lease_until = CASE WHEN given.until IS NULL AND given.outcome IS NULL THEN runs.lease_until END, \
             outcome = given.outcome, error = given.error, finished_at = given.finished_at \
-         FROM given WHERE runs.id = given.id AND runs.claim = given.token AND runs.seq = given.seq \
-         RETURNING runs.id, given.token, runs.seq, runs.inbox, given.events), \
+         FROM given WHERE runs.id = given.id AND runs.claim = given.token AND runs.seq = given.seq "
+    };
+}
+
+/// The token and the sequence are the fence. A time to wait until or an outcome ends the claim.
+static APPEND_SQLITE: LazyLock<ManyRows> = LazyLock::new(|| {
+    let before = "WITH given (id, token, seq, step_index, started_at, progress, received, until, outcome, error, \
+                              finished_at, now) AS (VALUES ";
+    ManyRows::new(before, 12, concat!(") ", advance_sql!(), "RETURNING id, inbox"))
+});
+
+/// Entries of the journal.
+static ENTRIES_SQLITE: LazyLock<ManyRows> =
+    LazyLock::new(|| ManyRows::new("INSERT INTO journal (run_id, seq, claim, events) VALUES ", 4, ""));
+
+/// The same, with the journal entries.
+const APPEND_POSTGRES: &str = concat!(
+    "WITH given AS (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::boolean[], \
+            $7::bigint[], $8::bigint[], $9::text[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bytea[]) \
+         AS given (id, token, seq, step_index, started_at, progress, received, until, outcome, error, finished_at, now, \
+                   events)), \
+     advanced AS (",
+    advance_sql!(),
+    "RETURNING runs.id, given.token, runs.seq, runs.inbox, given.events), \
      written AS (INSERT INTO journal (run_id, seq, claim, events) SELECT id, seq, token, events FROM advanced) \
-     SELECT id, token, inbox FROM advanced";
+     SELECT id, token, inbox FROM advanced"
+);
 
 /// The fence does not match: either the claim is lost, or this very append was committed before and its answer got lost.
 /// My token at the sequence I expect means that it happened.
@@ -131,37 +143,38 @@ impl Batch for AppendOp {
         batch.sort_unstable_by_key(|waiting| waiting.item.run.0);
     }
 
-    async fn on_sqlite(&self, db: &mut SqliteConnection) -> Result<Appended, sqlx::Error> {
-        let (outcome, error, finished_at) = self.end();
-        let advanced = sqlx::query(APPEND_SQLITE)
-            .bind(self.run.0)
-            .bind(self.token.0)
-            .bind(self.seq)
-            .bind(self.step_index)
-            .bind(self.started_at)
-            .bind(self.progress)
-            .bind(self.received)
-            .bind(self.wait_until)
-            .bind(outcome)
-            .bind(error)
-            .bind(finished_at)
-            .bind(self.now);
-        let Some(row) = advanced.fetch_optional(&mut *db).await? else {
-            let written = sqlx::query(READ_BACK_SQLITE).bind(self.run.0).bind(self.seq + 1).bind(self.token.0);
-            let row = written.fetch_optional(db).await?;
-            return row.map_or(Ok(Appended::Lost), |row| Ok(Appended::Written { inbox: row.try_get("inbox")? }));
-        };
-        sqlx::query("INSERT INTO journal (run_id, seq, claim, events) VALUES ($1, $2, $3, $4)")
-            .bind(self.run.0)
-            .bind(self.seq + 1)
-            .bind(self.token.0)
-            .bind(&self.events)
-            .execute(db)
-            .await?;
-        Ok(Appended::Written { inbox: row.try_get("inbox")? })
+    fn queued(waiting: Waiting<Self>) -> Write {
+        Write::Append(waiting)
     }
 
-    async fn on_postgres(batch: &[Waiting<Self>], db: &mut PgConnection) -> Result<Vec<Appended>, sqlx::Error> {
+    async fn on_sqlite(batch: &[&Self], db: &mut SqliteConnection) -> Result<Vec<Appended>, sqlx::Error> {
+        let mut inboxes = HashMap::with_capacity(batch.len());
+        let mut entries = Vec::with_capacity(batch.len());
+        for turn in Self::turns(batch) {
+            for (part, text) in APPEND_SQLITE.parts(&turn) {
+                let advanced = part.iter().fold(sqlx::query(text), |query, op| op.bind_on_sqlite(query));
+                for row in advanced.fetch_all(&mut *db).await? {
+                    let (run, inbox) = (row.try_get::<Uuid, _>("id")?, row.try_get::<u32, _>("inbox")?);
+                    if let Some(op) = part.iter().find(|op| op.run.0 == run) {
+                        entries.push((run, op.seq + 1, op.token.0, op.events.as_slice()));
+                        inboxes.insert(op.key(), inbox);
+                    }
+                }
+            }
+        }
+        insert_on_sqlite(&entries, db).await?;
+        for op in batch {
+            if let hash_map::Entry::Vacant(unknown) = inboxes.entry(op.key()) {
+                let written = sqlx::query(READ_BACK_SQLITE).bind(op.run.0).bind(op.seq + 1).bind(op.token.0);
+                if let Some(row) = written.fetch_optional(&mut *db).await? {
+                    unknown.insert(row.try_get("inbox")?);
+                }
+            }
+        }
+        Ok(Self::appended(batch, &inboxes))
+    }
+
+    async fn on_postgres(batch: &[&Self], db: &mut PgConnection) -> Result<Vec<Appended>, sqlx::Error> {
         let advanced = sqlx::query(APPEND_POSTGRES)
             .bind(column(batch, |op| op.run.0))
             .bind(column(batch, |op| op.token.0))
@@ -178,23 +191,31 @@ impl Batch for AppendOp {
             .bind(column(batch, |op| op.events.as_slice()));
         let mut inboxes = HashMap::with_capacity(batch.len());
         read_inboxes(&advanced.fetch_all(&mut *db).await?, &mut inboxes)?;
-        let rest: Vec<&Self> =
-            batch.iter().map(|waiting| &waiting.item).filter(|op| !inboxes.contains_key(&op.key())).collect();
+        let rest: Vec<&Self> = batch.iter().copied().filter(|op| !inboxes.contains_key(&op.key())).collect();
         if !rest.is_empty() {
             let written = sqlx::query(READ_BACK_POSTGRES)
-                .bind(rest.iter().map(|op| op.run.0).collect::<Vec<_>>())
-                .bind(rest.iter().map(|op| op.seq + 1).collect::<Vec<_>>())
-                .bind(rest.iter().map(|op| op.token.0).collect::<Vec<_>>());
+                .bind(column(&rest, |op| op.run.0))
+                .bind(column(&rest, |op| op.seq + 1))
+                .bind(column(&rest, |op| op.token.0));
             read_inboxes(&written.fetch_all(db).await?, &mut inboxes)?;
         }
-        let appended = |inbox: Option<&u32>| inbox.map_or(Appended::Lost, |inbox| Appended::Written { inbox: *inbox });
-        Ok(batch.iter().map(|waiting| appended(inboxes.get(&waiting.item.key()))).collect())
+        Ok(Self::appended(batch, &inboxes))
     }
 }
 
-/// One column of a batch.
-pub(super) fn column<'b, B: Batch, T>(batch: &'b [Waiting<B>], value: impl Fn(&'b B) -> T) -> Vec<T> {
-    batch.iter().map(|waiting| value(&waiting.item)).collect()
+/// Writes entries, each with its run, its number, its token and its events.
+pub(super) async fn insert_on_sqlite(
+    entries: &[(Uuid, i64, Uuid, &[u8])],
+    db: &mut SqliteConnection,
+) -> Result<(), sqlx::Error> {
+    for (part, text) in ENTRIES_SQLITE.parts(entries) {
+        let mut query = sqlx::query(text);
+        for (run, seq, token, events) in part {
+            query = query.bind(*run).bind(*seq).bind(*token).bind(*events);
+        }
+        query.execute(&mut *db).await?;
+    }
+    Ok(())
 }
 
 fn read_inboxes(rows: &[sqlx::postgres::PgRow], inboxes: &mut HashMap<(Uuid, Uuid), u32>) -> Result<(), sqlx::Error> {
@@ -209,6 +230,44 @@ impl AppendOp {
     /// A driver appends one after the other, and its token is its own.
     fn key(&self) -> (Uuid, Uuid) {
         (self.run.0, self.token.0)
+    }
+
+    /// A batch in turns, each with one append of a run at most: what SQLite returns of a row does not say whose token it was.
+    fn turns<'b>(batch: &[&'b Self]) -> Vec<Vec<&'b Self>> {
+        let mut turns: Vec<(HashSet<Uuid>, Vec<&Self>)> = Vec::new();
+        for op in batch {
+            match turns.iter_mut().find(|(runs, _)| !runs.contains(&op.run.0)) {
+                Some((runs, turn)) => {
+                    runs.insert(op.run.0);
+                    turn.push(op);
+                }
+                None => turns.push((HashSet::from([op.run.0]), vec![op])),
+            }
+        }
+        turns.into_iter().map(|(_, turn)| turn).collect()
+    }
+
+    fn bind_on_sqlite<'q>(&'q self, query: SqliteQuery<'q>) -> SqliteQuery<'q> {
+        let (outcome, error, finished_at) = self.end();
+        query
+            .bind(self.run.0)
+            .bind(self.token.0)
+            .bind(self.seq)
+            .bind(self.step_index)
+            .bind(self.started_at)
+            .bind(self.progress)
+            .bind(self.received)
+            .bind(self.wait_until)
+            .bind(outcome)
+            .bind(error)
+            .bind(finished_at)
+            .bind(self.now)
+    }
+
+    /// What became of each, given the messages of those that were written.
+    fn appended(batch: &[&Self], inboxes: &HashMap<(Uuid, Uuid), u32>) -> Vec<Appended> {
+        let appended = |inbox: Option<&u32>| inbox.map_or(Appended::Lost, |inbox| Appended::Written { inbox: *inbox });
+        batch.iter().map(|op| appended(inboxes.get(&op.key()))).collect()
     }
 
     /// The outcome of a run that is over, its error, and when.

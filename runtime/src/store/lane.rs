@@ -7,18 +7,19 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{Connection as _, SqliteConnection};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
+use super::batch::{Batch, Waiting};
 use super::failure::{COLLISIONS_MAX, collided, is_held_up, may_pass};
 use super::postgres;
-use super::sql::{Connection, in_time};
-use super::writer::{BATCH_MAX, Op, WAITING_MAX};
+use super::sql::in_time;
+use super::writer::{BATCH_MAX, WAITING_MAX, closed, refused};
 use crate::meter::meter;
 
 /// How often a batch is tried again on a new connection, when its connection broke.
@@ -32,53 +33,6 @@ const LOCK_TIMEOUT: &str = "500ms";
 
 /// Most bytes of one statement, unless a single write has more.
 const PART_MAX_BYTES: usize = 8 << 20;
-
-/// A write that comes so often that many are written by one statement.
-pub(super) trait Batch: Send + Sync + Sized + 'static {
-    type Output: Send + 'static;
-
-    /// Whether it must be on disk before it is answered.
-    fn durable(&self) -> bool;
-
-    /// About how many bytes it writes.
-    fn size_bytes(&self) -> usize;
-
-    /// Puts a batch into the order that keeps two processes from waiting for each other.
-    fn sort(batch: &mut [Waiting<Self>]);
-
-    /// Performs one, inside a transaction.
-    fn on_sqlite(&self, db: &mut SqliteConnection) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
-
-    /// Performs all by one statement, and answers in their order. Performing one again answers the same.
-    fn on_postgres(
-        batch: &[Waiting<Self>],
-        db: &mut PgConnection,
-    ) -> impl Future<Output = Result<Vec<Self::Output>, sqlx::Error>> + Send;
-}
-
-/// Something to write that somebody waits for.
-pub(super) struct Waiting<B: Batch> {
-    pub(super) item: B,
-    reply: oneshot::Sender<Result<B::Output, StoreError>>,
-}
-
-/// A [`Batch`] of one, for the writer of SQLite, where a transaction is what many share.
-pub(super) struct One<B>(pub(super) B);
-
-impl<B: Batch> Op for One<B> {
-    type Output = B::Output;
-
-    fn durable(&self) -> bool {
-        self.0.durable()
-    }
-
-    async fn perform(&self, db: &mut Connection<'_>) -> Result<B::Output, sqlx::Error> {
-        match db {
-            Connection::Sqlite(db) => self.0.on_sqlite(db).await,
-            Connection::Postgres(_) => Err(sqlx::Error::Configuration("a batch goes through its lane".into())),
-        }
-    }
-}
 
 /// Where writes of one kind wait for their batch.
 pub(super) struct Lane<B: Batch> {
@@ -101,14 +55,9 @@ impl<B: Batch> Lane<B> {
 
     /// Writes with the next batch.
     pub(super) async fn run(&self, item: B) -> Result<B::Output, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.waiting.try_send(Waiting { item, reply }).map_err(|error| {
-            StoreError::Unavailable(match error {
-                mpsc::error::TrySendError::Full(_) => format!("{WAITING_MAX} writes are waiting already"),
-                mpsc::error::TrySendError::Closed(_) => "the store is closed".to_owned(),
-            })
-        })?;
-        answer.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the store is closed".to_owned())))
+        let (waiting, answer) = Waiting::new(item);
+        self.waiting.try_send(waiting).map_err(|error| refused(&error))?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Waits until everything that was handed in is written. What comes later is refused.
@@ -156,7 +105,7 @@ impl Worker {
                 }
             }
             // Whoever does not wait any more was told that it failed, or is gone: then it had better not happen.
-            batch.retain(|waiting: &Waiting<B>| !waiting.reply.is_closed());
+            batch.retain(|waiting: &Waiting<B>| !waiting.is_given_up());
             self.write(std::mem::take(&mut batch)).await;
         }
         if let Some(connection) = self.connection {
@@ -179,8 +128,7 @@ impl Worker {
                 Ok(outputs) => {
                     meter().committed(self.kind, part.len(), began.elapsed());
                     for (waiting, output) in part.into_iter().zip(outputs) {
-                        // The caller may be gone; the write stands all the same.
-                        let _ = waiting.reply.send(Ok(output));
+                        waiting.settle(Ok(output));
                     }
                 }
                 Err(error)
@@ -193,7 +141,7 @@ impl Worker {
                 Err(error) => {
                     held_up += usize::from(is_held_up(&error));
                     for waiting in part {
-                        let _ = waiting.reply.send(Err(StoreError::of(&error)));
+                        waiting.settle(Err(StoreError::of(&error)));
                     }
                 }
             }
@@ -230,6 +178,7 @@ impl Worker {
             Some(connection) => connection,
             none => none.insert(postgres::connect(&self.options).await?),
         };
-        in_time(B::on_postgres(part, connection)).await
+        let items: Vec<&B> = part.iter().map(|waiting| &waiting.item).collect();
+        in_time(B::on_postgres(&items, connection)).await
     }
 }

@@ -5,8 +5,10 @@
 //! number. Writes that come often are committed together: on SQLite by the one task that may write ([`writer`]), on
 //! Postgres by a task for each kind of write ([`lane`]). `tests/it/contract/` holds what every database must do.
 
+mod batch;
 mod claims;
 mod cluster;
+mod creations;
 mod db;
 mod endpoints;
 mod facts;
@@ -33,6 +35,7 @@ mod writer;
 use std::sync::Arc;
 
 pub use claims::{Claim, Claimed, INTERRUPTS_SUSPECT};
+pub use creations::{Begun, Caller, Created, Idempotency, NewRun};
 pub use db::{Location, OpenError, backup, migrate};
 pub use endpoints::{Endpoint, EndpointChange, NewEndpoint, PathTaken};
 pub use import::{Brought, ImportedEndpoint, ImportedRun, ImportedWorkflow};
@@ -43,7 +46,7 @@ pub use original::{Original, OriginalEndpoint, OriginalError, OriginalRuns, Orig
 pub use page::{Page, PageRequest};
 pub use plugins::{Added, NewPlugin, PluginVersion};
 pub use retention::Swept;
-pub use runs::{Created, Idempotency, NewRun, RunFilter, RunRow, Status};
+pub use runs::{RunFilter, RunRow, Status};
 pub use transfer::{TransferError, copy};
 pub use workflows::{NewRevision, Revision, Workflow, WorkflowChange};
 

@@ -1,5 +1,6 @@
 //! Group commit on SQLite: one task owns the writing connection and puts all requests that wait at the moment into one
-//! transaction. While that is being written the next ones gather, so batching needs no timer.
+//! transaction. While that is being written the next ones gather, so batching needs no timer. Writes of a kind that comes
+//! often share statements too: each statement is a way to another thread and back.
 //!
 //! Nobody can cancel the task: a caller that goes away leaves its operation to be finished, and no transaction is
 //! ever left open half-way.
@@ -13,7 +14,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::StoreError;
+use super::batch::{Batch, Waiting};
+use super::creations::CreateOp;
 use super::failure::may_pass;
+use super::journal::AppendOp;
 use super::sql::Connection;
 use crate::meter::meter;
 
@@ -37,31 +41,65 @@ pub(super) trait Op: Send + Sync + 'static {
     fn perform(&self, db: &mut Connection<'_>) -> impl Future<Output = Result<Self::Output, sqlx::Error>> + Send;
 }
 
+/// What waits for the writer.
+pub(super) enum Write {
+    Create(Waiting<CreateOp>),
+    Append(Waiting<AppendOp>),
+    Other(Box<dyn Job>),
+    /// Nothing comes after it.
+    Close(oneshot::Sender<()>),
+}
+
+impl Write {
+    fn durable(&self) -> bool {
+        match self {
+            Self::Create(waiting) => waiting.item.durable(),
+            Self::Append(waiting) => waiting.item.durable(),
+            Self::Other(job) => job.durable(),
+            Self::Close(_) => true,
+        }
+    }
+
+    fn fail(self, error: &sqlx::Error) {
+        match self {
+            Self::Create(waiting) => waiting.settle(Err(StoreError::of(error))),
+            Self::Append(waiting) => waiting.settle(Err(StoreError::of(error))),
+            Self::Other(job) => job.settle(Some(StoreError::of(error))),
+            Self::Close(_) => {}
+        }
+    }
+}
+
 #[derive(Clone)]
 pub(super) struct Writer {
-    jobs: mpsc::Sender<Box<dyn Job>>,
+    writes: mpsc::Sender<Write>,
     task: std::sync::Arc<std::sync::Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Writer {
     #[expect(clippy::disallowed_methods, reason = "the writer must outlive whoever waits for it")]
     pub(super) fn start(connection: SqliteConnection) -> Self {
-        let (jobs, waiting) = mpsc::channel(WAITING_MAX);
+        let (writes, waiting) = mpsc::channel(WAITING_MAX);
         let task = tokio::spawn(write_all(connection, waiting));
-        Self { jobs, task: std::sync::Arc::new(std::sync::Mutex::new(Some(task))) }
+        Self { writes, task: std::sync::Arc::new(std::sync::Mutex::new(Some(task))) }
     }
 
     /// Performs `op` in the next transaction and answers when it is committed.
     pub(super) async fn run<O: Op>(&self, op: O) -> Result<O::Output, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Pending { op, output: None, reply });
-        self.jobs.try_send(job).map_err(|error| {
-            StoreError::Unavailable(match error {
-                mpsc::error::TrySendError::Full(_) => format!("{WAITING_MAX} writes are waiting already"),
-                mpsc::error::TrySendError::Closed(_) => "the store is closed".to_owned(),
-            })
-        })?;
-        answer.await.unwrap_or_else(|_| Err(StoreError::Unavailable("the store is closed".to_owned())))
+        self.add(Write::Other(Box::new(Pending { op, output: None, reply })))?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    /// The same for what shares its statements with others of its kind.
+    pub(super) async fn run_batched<B: Batch>(&self, item: B) -> Result<B::Output, StoreError> {
+        let (waiting, answer) = Waiting::new(item);
+        self.add(B::queued(waiting))?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    fn add(&self, write: Write) -> Result<(), StoreError> {
+        self.writes.try_send(write).map_err(|error| refused(&error))
     }
 
     /// Waits until everything that was handed in is written. Clones that still write afterwards are refused.
@@ -69,7 +107,7 @@ impl Writer {
         let task = self.task.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let (reply, answer) = oneshot::channel();
         // Last in the queue: everything before it is written when it is answered.
-        if self.jobs.send(Box::new(Pending { op: Close, output: None, reply })).await.is_ok() {
+        if self.writes.send(Write::Close(reply)).await.is_ok() {
             let _ = answer.await;
         }
         if let Some(task) = task {
@@ -78,20 +116,24 @@ impl Writer {
     }
 }
 
-/// Ends the writer.
-struct Close;
-
-impl Op for Close {
-    type Output = ();
-
-    async fn perform(&self, _: &mut Connection<'_>) -> Result<(), sqlx::Error> {
-        Ok(())
+/// Why nothing more can be handed in.
+pub(super) fn refused<T>(error: &mpsc::error::TrySendError<T>) -> StoreError {
+    match error {
+        mpsc::error::TrySendError::Full(_) => {
+            StoreError::Unavailable(format!("{WAITING_MAX} writes are waiting already"))
+        }
+        mpsc::error::TrySendError::Closed(_) => closed(),
     }
 }
 
-trait Job: Send {
+/// Nothing is written any more.
+pub(super) fn closed() -> StoreError {
+    StoreError::Unavailable("the store is closed".to_owned())
+}
+
+/// An [`Op`] of any kind.
+pub(super) trait Job: Send {
     fn durable(&self) -> bool;
-    fn is_close(&self) -> bool;
     fn perform<'a>(&'a mut self, db: &'a mut SqliteConnection) -> BoxFuture<'a, Result<(), sqlx::Error>>;
     fn settle(self: Box<Self>, failure: Option<StoreError>);
 }
@@ -105,10 +147,6 @@ struct Pending<O: Op> {
 impl<O: Op> Job for Pending<O> {
     fn durable(&self) -> bool {
         self.op.durable()
-    }
-
-    fn is_close(&self) -> bool {
-        std::any::TypeId::of::<O>() == std::any::TypeId::of::<Close>()
     }
 
     fn perform<'a>(&'a mut self, db: &'a mut SqliteConnection) -> BoxFuture<'a, Result<(), sqlx::Error>> {
@@ -129,23 +167,23 @@ impl<O: Op> Job for Pending<O> {
     }
 }
 
-async fn write_all(mut db: SqliteConnection, mut waiting: mpsc::Receiver<Box<dyn Job>>) {
+async fn write_all(mut db: SqliteConnection, mut waiting: mpsc::Receiver<Write>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     let mut synced = true;
     let mut closing = false;
     while !closing && waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        closing = batch.iter().any(|job| job.is_close());
-        let durable = batch.iter().any(|job| job.durable());
+        closing = batch.iter().any(|write| matches!(write, Write::Close(_)));
+        let durable = batch.iter().any(Write::durable);
         if synced != durable {
             match set_synced(&mut db, durable).await {
                 Ok(()) => synced = durable,
                 Err(error) => {
-                    settle_all(batch.drain(..), &error);
+                    batch.drain(..).for_each(|write| write.fail(&error));
                     continue;
                 }
             }
         }
-        write_batch(&mut db, batch.drain(..).collect()).await;
+        write_batch(&mut db, std::mem::take(&mut batch)).await;
     }
     waiting.close();
     if let Err(error) = db.close().await {
@@ -162,32 +200,47 @@ async fn set_synced(db: &mut SqliteConnection, synced: bool) -> Result<(), sqlx:
 
 /// Writes a batch in one transaction. When an operation fails for a reason of its own, the batch is split until the
 /// culprit stands alone; when the database as a whole cannot write, all of them fail.
-async fn write_batch(db: &mut SqliteConnection, batch: VecDeque<Box<dyn Job>>) {
+async fn write_batch(db: &mut SqliteConnection, batch: Vec<Write>) {
     let mut parts = VecDeque::from([batch]);
     while let Some(mut part) = parts.pop_front() {
         let began = Instant::now();
         match write_once(db, &mut part).await {
-            Ok(()) => {
+            Ok((created, appended)) => {
                 meter().committed("write", part.len(), began.elapsed());
-                part.into_iter().for_each(|job| job.settle(None));
+                settle(part, created, appended);
             }
             Err(error) if part.len() > 1 && !may_pass(&error) => {
                 let rest = part.split_off(part.len() / 2);
                 parts.push_front(rest);
                 parts.push_front(part);
             }
-            Err(error) => settle_all(part, &error),
+            Err(error) => part.into_iter().for_each(|write| write.fail(&error)),
         }
     }
 }
 
-async fn write_once(db: &mut SqliteConnection, part: &mut VecDeque<Box<dyn Job>>) -> Result<(), sqlx::Error> {
+type Outputs = (Vec<<CreateOp as Batch>::Output>, Vec<<AppendOp as Batch>::Output>);
+
+async fn write_once(db: &mut SqliteConnection, part: &mut [Write]) -> Result<Outputs, sqlx::Error> {
     let written = async {
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *db).await?;
-        for job in part.iter_mut() {
-            job.perform(db).await?;
+        let (mut creations, mut appends) = (Vec::new(), Vec::new());
+        for write in part.iter() {
+            match write {
+                Write::Create(waiting) => creations.push(&waiting.item),
+                Write::Append(waiting) => appends.push(&waiting.item),
+                Write::Other(_) | Write::Close(_) => {}
+            }
         }
-        sqlx::query("COMMIT").execute(&mut *db).await.map(|_| ())
+        let created = CreateOp::on_sqlite(&creations, db).await?;
+        let appended = AppendOp::on_sqlite(&appends, db).await?;
+        for write in part.iter_mut() {
+            if let Write::Other(job) = write {
+                job.perform(db).await?;
+            }
+        }
+        sqlx::query("COMMIT").execute(&mut *db).await?;
+        Ok((created, appended))
     };
     let result = written.await;
     if result.is_err() {
@@ -197,8 +250,23 @@ async fn write_once(db: &mut SqliteConnection, part: &mut VecDeque<Box<dyn Job>>
     result
 }
 
-fn settle_all(jobs: impl IntoIterator<Item = Box<dyn Job>>, error: &sqlx::Error) {
-    for job in jobs {
-        job.settle(Some(StoreError::of(error)));
+/// Answers everybody whose write is committed.
+fn settle(part: Vec<Write>, created: Vec<<CreateOp as Batch>::Output>, appended: Vec<<AppendOp as Batch>::Output>) {
+    let (mut created, mut appended) = (created.into_iter(), appended.into_iter());
+    for write in part {
+        match write {
+            Write::Create(waiting) => {
+                let output = created.next().ok_or_else(closed);
+                waiting.settle(output);
+            }
+            Write::Append(waiting) => {
+                let output = appended.next().ok_or_else(closed);
+                waiting.settle(output);
+            }
+            Write::Other(job) => job.settle(None),
+            Write::Close(reply) => {
+                let _ = reply.send(());
+            }
+        }
     }
 }

@@ -58,7 +58,7 @@ macro_rules! contract {
     ($($database:ident),*) => {
         $(mod $database {
             contract_tests! { $database:
-                a_created_run_is_there_and_queued, one_key_makes_one_run, what_is_switched_off_makes_no_run, a_batch_of_creations_is_all_there,
+                a_created_run_is_there_and_queued, one_key_makes_one_run, what_is_switched_off_or_changed_makes_no_run, a_run_may_begin_with_its_creation, a_batch_of_creations_is_all_there,
                 a_claim_excludes_every_other_until_its_lease_ends, an_append_needs_the_claim_and_its_sequence,
                 a_repeated_append_is_written_once, a_wait_gives_the_claim_back_until_its_time,
                 a_message_makes_a_waiting_run_due_at_once, a_message_that_came_before_a_wait_is_not_slept_over,
@@ -108,11 +108,12 @@ impl Database {
             id: RunId(Uuid::from_u128(n)),
             workflow_id: WORKFLOW,
             revision: 1,
-            input: b"null".to_vec(),
+            input: "null".into(),
             created_at: now,
             due_at: now.plus(Duration::from_secs(2)),
-            endpoint: None,
+            caller: None,
             idempotency: None,
+            begun: None,
         }
     }
 

@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 use weir::clock::Clock as _;
-use weir::model::id::{EndpointId, RunId, WorkflowId};
-use weir::model::journal::{Message, Outcome};
+use weir::model::id::{ClaimToken, EndpointId, RunId, WorkflowId};
+use weir::model::journal::{Event, Message, Outcome};
 use weir::model::plugin::{PluginDigest, PluginRef, ToolLock};
 use weir::store::{
-    Added, Created, EndpointChange, Idempotency, NewEndpoint, NewPlugin, NewRevision, NewRun, Next, PageRequest,
-    PathTaken, RunFilter, Status, Store, WorkflowChange,
+    Added, Appended, Begun, Caller, Created, EndpointChange, Idempotency, NewEndpoint, NewPlugin, NewRevision, NewRun,
+    Next, PageRequest, PathTaken, RunFilter, Status, Store, WorkflowChange,
 };
 
 use super::{Database, LEASE, WORKFLOW, written};
@@ -39,18 +39,57 @@ pub(super) async fn one_key_makes_one_run(db: Database) {
     assert_eq!(db.store.create_run(with(4, "k", 2)).await.expect("compared"), Created::Conflict);
 }
 
-pub(super) async fn what_is_switched_off_makes_no_run(db: Database) {
+pub(super) async fn what_is_switched_off_or_changed_makes_no_run(db: Database) {
     let endpoint = EndpointId(Uuid::from_u128(5));
     let new = NewEndpoint { id: endpoint, workflow_id: WORKFLOW, path: "hook".to_owned(), secret: vec![1] };
     assert!(db.store.create_endpoint(new).await.expect("written").is_ok());
-    let delivered = |n: u128| NewRun { endpoint: Some(endpoint), ..db.run(n) };
+    let delivered =
+        |n: u128, secret: u8| NewRun { caller: Some(Caller { endpoint, secret: vec![secret] }), ..db.run(n) };
     let create = async |run: NewRun| db.store.create_run(run).await.expect("answered");
-    assert_eq!(create(delivered(1)).await, Created::New);
-    assert!(db.store.change_endpoint(endpoint, EndpointChange::SetActive(false)).await.expect("changed").is_some());
-    assert_eq!(create(delivered(2)).await, Created::Inactive);
-    assert_eq!(create(db.run(3)).await, Created::New);
+    let change = async |change| db.store.change_endpoint(endpoint, change).await.expect("changed").expect("there");
+    assert_eq!(create(delivered(1, 1)).await, Created::New);
+    change(EndpointChange::Rotate(vec![2], db.clock.now())).await;
+    assert_eq!(create(delivered(2, 1)).await, Created::Changed);
+    assert_eq!(create(delivered(3, 2)).await, Created::New);
+    change(EndpointChange::SetActive(false)).await;
+    assert_eq!(create(delivered(4, 2)).await, Created::Changed);
+    assert_eq!(create(db.run(5)).await, Created::New);
+    let revise = WorkflowChange::Revise(Some("renamed".to_owned()), None);
+    assert!(db.store.change_workflow(WORKFLOW, revise).await.expect("changed").is_some());
+    assert_eq!(create(db.run(6)).await, Created::Changed);
+    assert_eq!(create(NewRun { revision: 2, ..db.run(7) }).await, Created::New);
     assert!(db.store.change_workflow(WORKFLOW, WorkflowChange::SetActive(false)).await.expect("changed").is_some());
-    assert_eq!(create(db.run(4)).await, Created::Inactive);
+    assert_eq!(create(NewRun { revision: 2, ..db.run(8) }).await, Created::Changed);
+}
+
+pub(super) async fn a_run_may_begin_with_its_creation(db: Database) {
+    let begun = |n: u128, key: &str| {
+        let (token, at) = (ClaimToken(Uuid::from_u128(100 + n)), db.clock.now());
+        let begun = Begun { token, lease_until: at.plus(LEASE), events: vec![Event::Started { at }], step_index: 1 };
+        let idempotency = Some(Idempotency { key: key.to_owned(), hash: None });
+        NewRun { begun: Some(begun), idempotency, ..db.run(n) }
+    };
+    let (first, plain) = (begun(1, "a"), db.run(2));
+    let created = tokio::join!(db.store.create_run(first.clone()), db.store.create_run(plain.clone()));
+    assert_eq!((created.0.expect("created"), created.1.expect("created")), (Created::New, Created::New));
+    let repeated = begun(3, "a");
+    assert_eq!(db.store.create_run(repeated.clone()).await.expect("found"), Created::Repeated(first.id));
+    let row = db.store.run(first.id).await.expect("readable").expect("there");
+    assert_eq!((row.status, row.started_at, row.step_index), (Status::Running, Some(first.created_at), 1));
+    let journal = async |run| db.store.journal(run, 0, 10).await.expect("readable");
+    let entries = journal(first.id).await;
+    assert_eq!(entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [1]);
+    assert_eq!(entries[0].events, [Event::Started { at: first.created_at }]);
+    assert!(journal(plain.id).await.is_empty() && journal(repeated.id).await.is_empty());
+    // Its claim is like any other: fenced, held until its lease ends, and counted when it does so without a release.
+    assert!(db.claim(first.id).await.is_none());
+    let mut claim = first.claim().expect("claimed");
+    let next = db.completed(Next::Continue);
+    assert_eq!(db.store.append(&mut claim, &next).await.expect("written"), Appended::Written { inbox: 0 });
+    db.clock.advance(LEASE);
+    let claimed = db.claim(first.id).await.expect("free again");
+    assert_eq!((claimed.claim.seq, claimed.interrupts), (2, 1));
+    assert_eq!(db.store.append(&mut claim, &db.completed(Next::Continue)).await.expect("answered"), Appended::Lost);
 }
 
 pub(super) async fn a_batch_of_creations_is_all_there(db: Database) {
@@ -175,7 +214,7 @@ pub(super) async fn pages_follow_each_other_without_gaps(db: Database) {
 
 pub(super) async fn a_value_with_a_nul_character_harms_nobody(db: Database) {
     let mut bad = db.run(1);
-    bad.input = br#"{"nul": "\u0000"}"#.to_vec();
+    bad.input = r#"{"nul": "\u0000"}"#.into();
     let (bad, good) = tokio::join!(db.store.create_run(bad), db.store.create_run(db.run(2)));
     assert_eq!((bad.expect("created"), good.expect("created")), (Created::New, Created::New));
     let mut claimed = db.claim(RunId(Uuid::from_u128(1))).await.expect("free");
