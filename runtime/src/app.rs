@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use weir_host::egress::Egress;
 use weir_host::plugin::PluginHost;
 
-use crate::api::{self, Api, Door, Known};
+use crate::api::{self, Api, Door, Known, Parts};
 use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::{Config, Role};
 use crate::engine::steps::Performer;
@@ -72,7 +72,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         let address = listener.local_addr()?;
         let role = config.role;
         let (store, engine, known) = (store.clone(), engine.clone(), Known::default());
-        let api = Api { store, engine: engine.clone(), tools, vault, door, known, config: Arc::new(config) };
+        let api = Api::new(Parts { store, engine: engine.clone(), tools, vault, door, known, config });
         let service = if role == Role::Worker {
             tracing::info!(%address, "executing runs, with health and metrics on http://{address}");
             api::worker_service(api)
@@ -102,7 +102,7 @@ struct Base {
     clock: Arc<dyn Clock>,
     keeping_time: BoxFuture<'static, ()>,
     door: Door,
-    vault: Arc<Vault>,
+    vault: Vault,
 }
 
 /// Opens what is in the database. One on Postgres may be about to start, or to recover: it is waited for a while.
@@ -129,7 +129,7 @@ async fn base_when_there(config: &Config, location: &Location) -> anyhow::Result
 async fn base(config: &Config, location: &Location) -> anyhow::Result<Base> {
     let (store, clock, keeping_time) = open(location).await?;
     let door = door(config, &store).await?;
-    let vault = Arc::new(vault(config, location, &store).await?);
+    let vault = vault(config, location, &store).await?;
     Ok(Base { store, clock, keeping_time, door, vault })
 }
 

@@ -1,6 +1,5 @@
 //! The door: who may use the API, and how many requests are answered at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::{Request, State};
@@ -16,12 +15,11 @@ use super::problem::{Problem, ProblemCode};
 use crate::store::{KeyHash, StoreError};
 
 /// Knows the keys of the configuration, and whether the door was ever locked.
-#[derive(Clone)]
 pub struct Door {
-    configured: Arc<[KeyHash]>,
+    configured: Vec<KeyHash>,
     /// Once there was a key, an unlocked door would be a surprise: also when the last key is deleted.
-    locked: Arc<AtomicBool>,
-    places: Arc<Semaphore>,
+    locked: AtomicBool,
+    places: Semaphore,
 }
 
 impl Door {
@@ -29,8 +27,8 @@ impl Door {
     /// `requests_max` requests fit through at once.
     #[must_use]
     pub fn new(configured: Vec<KeyHash>, locked: bool, requests_max: usize) -> Self {
-        let locked = Arc::new(AtomicBool::new(locked || !configured.is_empty()));
-        Self { configured: configured.into(), locked, places: Arc::new(Semaphore::new(requests_max)) }
+        let locked = AtomicBool::new(locked || !configured.is_empty());
+        Self { configured, locked, places: Semaphore::new(requests_max) }
     }
 
     /// Whether a key is asked for.

@@ -16,8 +16,8 @@ use crate::store::{Endpoint, StoreError, Workflow};
 /// Most of each that are kept.
 const KEPT_MAX: usize = 4096;
 
-/// What is known of workflows and endpoints. Cheap to clone.
-#[derive(Clone, Default)]
+/// What is known of workflows and endpoints.
+#[derive(Default)]
 pub struct Known {
     workflows: Kept<WorkflowId, Runnable>,
     endpoints: Kept<String, Arc<Endpoint>>,
@@ -36,12 +36,11 @@ impl From<&Workflow> for Runnable {
     }
 }
 
-#[derive(Clone)]
-struct Kept<K, V>(Arc<Mutex<HashMap<K, V>>>);
+struct Kept<K, V>(Mutex<HashMap<K, V>>);
 
 impl<K, V> Default for Kept<K, V> {
     fn default() -> Self {
-        Self(Arc::default())
+        Self(Mutex::default())
     }
 }
 

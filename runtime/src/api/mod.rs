@@ -39,9 +39,28 @@ use crate::store::Store;
 use crate::tools::Tools;
 use crate::vault::Vault;
 
-/// What handlers work with. Cheap to clone.
+/// What handlers work with. Cheap to clone: every layer of every request does.
 #[derive(Clone)]
-pub struct Api {
+pub struct Api(Arc<Parts>);
+
+impl Api {
+    /// Made from these.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl std::ops::Deref for Api {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// The parts of an [`Api`].
+pub struct Parts {
     /// Reads, and writes that are not runs.
     pub store: Store,
     /// Everything about runs.
@@ -49,13 +68,13 @@ pub struct Api {
     /// Everything about plugins.
     pub tools: Tools,
     /// Seals and opens endpoint secrets.
-    pub vault: Arc<Vault>,
+    pub vault: Vault,
     /// Who may come in.
     pub door: Door,
     /// What triggers need to know.
     pub known: Known,
     /// Limits of requests.
-    pub config: Arc<Config>,
+    pub config: Config,
 }
 
 /// The whole API as a service.

@@ -4,7 +4,6 @@ use sqlx::{PgConnection, SqliteConnection};
 use tokio::sync::oneshot;
 
 use super::StoreError;
-use super::sql::places;
 use super::writer::Write;
 
 /// A write that comes so often that many are written by one statement.
@@ -74,7 +73,9 @@ pub(super) struct ManyRows([String; ROWS.len()]);
 impl ManyRows {
     /// The text with the places of so many columns of each row between `before` and `after`.
     pub(super) fn new(before: &str, columns: usize, after: &str) -> Self {
-        Self(ROWS.map(|rows| format!("{before}{}{after}", places(rows, columns))))
+        // Places without a name: SQLite looks for each name among all of them.
+        let row = format!("({})", vec!["?"; columns].join(", "));
+        Self(ROWS.map(|rows| format!("{before}{}{after}", vec![row.as_str(); rows].join(", "))))
     }
 
     /// A batch in parts, each with the text for it.
