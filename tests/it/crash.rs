@@ -367,7 +367,7 @@ async fn a_step_that_must_not_be_repeated_fails_when_it_is_interrupted() {
 #[tokio::test]
 async fn a_driver_whose_claim_is_lost_writes_nothing_more() {
     let script = Script {
-        steps: |target| json!([{"type": "http", "name": "slow", "url": target.url("/slow")}]),
+        steps: |target| json!([{"type": "http", "name": "slow", "url": target.url("/slow"), "timeout_seconds": 600}]),
         answers: |target| {
             target.hold("/slow");
             target.answer_with("/slow", |_| async { "done" });

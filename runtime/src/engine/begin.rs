@@ -78,10 +78,9 @@ impl Engine {
         let Some((beginning, events)) = beginning else {
             return Ok((inner.bench.store.create_run(new).await?, false));
         };
-        let lease_until = bench.clock.now().plus(inner.settings.lease);
         let step_index = current_step_index(&beginning.revision.definition, &beginning.state);
         let token = ClaimToken(new_token());
-        new.begun = Some(Begun { token, lease_until, events, step_index });
+        new.begun = Some(Begun { token, lease: inner.settings.lease, events, step_index });
         let engine = self.clone();
         // A run that is created under a claim needs its driver, even when whoever asked for it goes away.
         let created = self.spawn(async move {
@@ -91,7 +90,7 @@ impl Engine {
             if let (Created::New, Some(claim)) = (&created, claim) {
                 meter().accepted();
                 meter().claimed("creation", 1);
-                let hold = Hold::new(&claim, lease_until, 0);
+                let hold = Hold::new(&claim, 0);
                 let driven =
                     Driven { hold: Arc::clone(&hold), workflow_id, created_at, permit: Some(permit), alone: None };
                 let inner = Arc::clone(&engine.inner);

@@ -33,15 +33,15 @@ impl Hold {
     /// The claim as it was given.
     #[must_use]
     pub fn of(claimed: &Claimed) -> Arc<Self> {
-        Self::new(&claimed.claim, claimed.lease_until, claimed.inbox)
+        Self::new(&claimed.claim, claimed.inbox)
     }
 
-    /// A claim that lasts until `until`, of a run to which `inbox` messages have come.
-    pub(super) fn new(claim: &Claim, until: Timestamp, inbox: u32) -> Arc<Self> {
+    /// A claim on a run to which `inbox` messages have come.
+    pub(super) fn new(claim: &Claim, inbox: u32) -> Arc<Self> {
         Arc::new(Self {
             run: claim.run,
             token: claim.token,
-            until: AtomicI64::new(until.as_micros()),
+            until: AtomicI64::new(claim.lease_until.as_micros()),
             inbox: AtomicU32::new(inbox),
             poke: Notify::new(),
             renewal: Notify::new(),
@@ -94,9 +94,14 @@ impl Hold {
         self.lost.cancelled().await;
     }
 
-    fn renewed(&self, until: Timestamp, inbox: u32) {
-        self.until.store(until.as_micros(), Ordering::Relaxed);
+    /// Says that the claim lasts until then, at least.
+    pub(super) fn lasts(&self, until: Timestamp) {
+        self.until.fetch_max(until.as_micros(), Ordering::Relaxed);
         self.renewal.notify_waiters();
+    }
+
+    fn renewed(&self, until: Timestamp, inbox: u32) {
+        self.lasts(until);
         if self.inbox.swap(inbox, Ordering::Relaxed) < inbox {
             self.poke();
         }

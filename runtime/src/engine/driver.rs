@@ -35,6 +35,11 @@ const INTERRUPTS_ALONE_MAX: u32 = 5;
 /// Waits up to this long are slept in the driver; longer ones give the claim back.
 const SHORT_WAIT: Duration = Duration::from_secs(3);
 
+/// A run with more appends or larger outputs is shown once in [`SHOW_PAUSE`] at most, until it waits or ends.
+const SHOWN_AT_ONCE_MAX: u64 = 32;
+const SHOWN_AT_ONCE_MAX_BYTES: usize = 256 << 10;
+const SHOW_PAUSE: Duration = Duration::from_secs(1);
+
 /// Advances the claimed run until it ends, waits for long, or is lost. `hold` is what is known of the claim meanwhile;
 /// `stopping` asks for it back as soon as no attempt is under way.
 pub async fn drive(bench: &Workbench, claimed: Claimed, hold: &Hold, stopping: &CancellationToken) -> Drove {
@@ -75,6 +80,9 @@ struct Driver<'b> {
     /// Applied to the state and not yet appended.
     pending: Vec<Event>,
     in_flight: FuturesUnordered<Attempt<'b>>,
+    /// When the run was shown last, and whether something is new since.
+    shown_at: Timestamp,
+    unshown: bool,
 }
 
 impl<'b> Driver<'b> {
@@ -86,7 +94,8 @@ impl<'b> Driver<'b> {
         revision: Arc<Parsed>,
         state: RunState,
     ) -> Self {
-        Self { bench, hold, claim, run, revision, state, pending: Vec::new(), in_flight: FuturesUnordered::new() }
+        let (pending, in_flight, shown_at) = (Vec::new(), FuturesUnordered::new(), run.created_at);
+        Self { bench, hold, claim, run, revision, state, pending, in_flight, shown_at, unshown: false }
     }
 
     async fn load(bench: &'b Workbench, claimed: Claimed, hold: &'b Hold) -> Result<Self, Ended> {
@@ -187,6 +196,10 @@ impl<'b> Driver<'b> {
             () = self.hold.lost() => Err(Ended(Drove::Lost)),
             () = self.hold.poked() => self.take_messages().await,
             () = self.bench.clock.sleep_until(until) => Ok(()),
+            () = async { self.bench.clock.sleep_until(self.shown_at.plus(SHOW_PAUSE)).await }, if self.unshown => {
+                self.show(false);
+                Ok(())
+            }
             () = stopping.cancelled(), if idle => Ok(()),
         }
     }
@@ -219,6 +232,7 @@ impl<'b> Driver<'b> {
             }
             self.pending.push(event);
         }
+        decide::remember_lead(&self.revision.definition, &mut self.state);
         Ok(())
     }
 
@@ -235,6 +249,7 @@ impl<'b> Driver<'b> {
         let step_index = Some(current_step_index(&self.revision.definition, &self.state));
         let append = Append { events, received: self.state.received, step_index, next, durable };
         let inbox = write(self.bench, &mut self.claim, &append).await?;
+        self.hold.lasts(self.claim.lease_until);
         self.show(waits);
         if kept && inbox > self.state.received {
             self.take_messages().await?;
@@ -242,15 +257,23 @@ impl<'b> Driver<'b> {
         Ok(())
     }
 
-    /// Shows the run as it is now. Of what it shows only notes may get lost, with a crash of the database.
-    fn show(&self, waits: bool) {
+    /// Shows the run as it is now, or soon: a copy costs as much as the run is long. Of what it shows only notes may get lost,
+    /// with a crash of the database.
+    fn show(&mut self, waits: bool) {
         if !self.bench.wire.shows() {
             return;
         }
-        let (run, revision, state) = (self.run.clone(), Arc::clone(&self.revision), self.state.clone());
         let (seq, now) = (self.claim.seq, self.now());
+        let last = self.state.outcome.is_some();
+        let heavy = seq > SHOWN_AT_ONCE_MAX || self.state.output_bytes > SHOWN_AT_ONCE_MAX_BYTES;
+        self.unshown = heavy && !last && !waits && now < self.shown_at.plus(SHOW_PAUSE);
+        if self.unshown {
+            return;
+        }
+        self.shown_at = now;
+        let (run, revision, state) = (self.run.clone(), Arc::clone(&self.revision), self.state.clone());
         let body = move || wire::state(&run, &revision.definition, &state, seq, waits, now);
-        let (last, size_bytes) = (self.state.outcome.is_some(), self.state.output_bytes);
+        let size_bytes = self.state.output_bytes;
         self.bench.wire.show(HotCopy { run: self.run.id, seq, last, size_bytes, body: Box::new(body) });
     }
 

@@ -82,7 +82,7 @@ pub fn decide(run: &RunFacts, def: &Definition, limits: &Limits, state: &RunStat
         let message = format!("the run took longer than {} seconds", timeout.as_secs_f64());
         return finish(Outcome::Failed, Some(Failure::new(FailureCode::RunTimeout, message)), now);
     }
-    for (index, step) in def.steps.iter().enumerate() {
+    for (index, step) in def.steps.iter().enumerate().skip(state.lead) {
         let known = state.steps.get(&step.path);
         match known.map(|step| step.phase) {
             Some(Phase::Completed | Phase::Skipped) => {}
@@ -119,10 +119,20 @@ pub fn interrupted(def: &Definition, state: &RunState, now: Timestamp) -> Vec<Ev
 /// How many steps at the top level are done: the index of the step that is next or under way.
 #[must_use]
 pub fn current_step_index(def: &Definition, state: &RunState) -> u32 {
-    let done = def.steps.iter().take_while(|step| {
+    u32::try_from(lead(def, state)).unwrap_or(u32::MAX)
+}
+
+/// Remembers how many steps at the beginning are done. What is done stays so, so nobody need look at it again: without this
+/// each decision would cost as much as the run is long.
+pub fn remember_lead(def: &Definition, state: &mut RunState) {
+    state.lead = lead(def, state);
+}
+
+fn lead(def: &Definition, state: &RunState) -> usize {
+    let done = def.steps.iter().skip(state.lead).take_while(|step| {
         state.steps.get(&step.path).is_some_and(|step| matches!(step.phase, Phase::Completed | Phase::Skipped))
     });
-    u32::try_from(done.count()).unwrap_or(u32::MAX)
+    state.lead + done.count()
 }
 
 /// The event for an output that a step produced, or for the limit that the output breaks.

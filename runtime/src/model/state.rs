@@ -72,6 +72,8 @@ pub struct RunState {
     pub outcome: Option<Outcome>,
     /// Why it did not succeed.
     pub error: Option<Failure>,
+    /// How many steps at the beginning of the definition are known to be done. There may be more.
+    pub(super) lead: usize,
 }
 
 /// An event that cannot follow the events before it.

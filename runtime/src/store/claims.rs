@@ -30,6 +30,10 @@ pub struct Claim {
     pub token: ClaimToken,
     /// Appends made so far, by anyone.
     pub seq: u64,
+    /// How long it lasts without an append or a renewal.
+    pub lease: Duration,
+    /// When it ends, as far as appends have moved that; renewals are not counted in.
+    pub lease_until: Timestamp,
 }
 
 /// A claimed run, with what its driver needs to begin.
@@ -49,8 +53,6 @@ pub struct Claimed {
     pub inbox: u32,
     /// Claims in a row that ended without progress, not counting this one.
     pub interrupts: u32,
-    /// When the claim ends unless it is renewed.
-    pub lease_until: Timestamp,
 }
 
 /// What became of claims that were to be renewed.
@@ -80,7 +82,7 @@ struct ClaimOp {
     target: Target,
     token: ClaimToken,
     now: Timestamp,
-    lease_until: Timestamp,
+    lease: Duration,
 }
 
 /// `$1` token, `$2` end of the lease, `$3` now. A run is free when nobody holds it or the lease is over, and finished
@@ -136,7 +138,7 @@ impl Op for ClaimOp {
     }
 
     async fn perform(&self, db: &mut Connection<'_>) -> Result<Vec<Claimed>, sqlx::Error> {
-        let (token, until, now) = (self.token.0, self.lease_until.as_micros(), self.now.as_micros());
+        let (token, until, now) = (self.token.0, self.lease_until().as_micros(), self.now.as_micros());
         macro_rules! query {
             ($texts:expr) => {
                 db.query_either($texts.0, $texts.1).bind(token).bind(until).bind(now)
@@ -166,15 +168,24 @@ impl Op for ClaimOp {
 impl ClaimOp {
     fn read(&self, row: &Row) -> Result<Claimed, sqlx::Error> {
         Ok(Claimed {
-            claim: Claim { run: RunId(row.get("id")?), token: self.token, seq: row.size("seq")? },
+            claim: Claim {
+                run: RunId(row.get("id")?),
+                token: self.token,
+                seq: row.size("seq")?,
+                lease: self.lease,
+                lease_until: self.lease_until(),
+            },
             workflow_id: WorkflowId(row.get("workflow_id")?),
             revision: row.count("revision")?,
             input: row.get("input")?,
             created_at: Timestamp::from_micros(row.get("created_at")?),
             inbox: row.count("inbox")?,
             interrupts: row.count("interrupts")?,
-            lease_until: self.lease_until,
         })
+    }
+
+    fn lease_until(&self) -> Timestamp {
+        self.now.plus(self.lease)
     }
 }
 
@@ -276,8 +287,10 @@ impl Op for VoidClaims {
         .bind(self.now.as_micros())
         .bind(i64::try_from(SUSPECT_REST.as_micros()).unwrap_or(i64::MAX))
         .execute()
-        .await
-        .map(|_| ())
+        .await?;
+        // The hints ended with the process too: who waits for one is due at once.
+        let hinted = "UPDATE runs SET due_at = $1 WHERE due_at > $1 AND claim IS NULL AND seq = 0";
+        db.query(hinted).bind(self.now.as_micros()).execute().await.map(|_| ())
     }
 }
 
@@ -316,7 +329,7 @@ impl Store {
 
     async fn claim_target(&self, target: Target, lease: Duration) -> Result<Vec<Claimed>, StoreError> {
         let now = self.clock.now();
-        self.db.write(ClaimOp { target, token: ClaimToken(new_token()), now, lease_until: now.plus(lease) }).await
+        self.db.write(ClaimOp { target, token: ClaimToken(new_token()), now, lease }).await
     }
 
     /// Makes claims last for `lease` from now on. On an embedded database there is nothing to renew.

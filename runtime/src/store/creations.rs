@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::{PgConnection, Row as _, SqliteConnection};
@@ -53,8 +54,8 @@ pub struct Caller {
 pub struct Begun {
     /// The fence of the claim.
     pub token: ClaimToken,
-    /// When the claim ends unless it is renewed.
-    pub lease_until: Timestamp,
+    /// How long it lasts without an append or a renewal.
+    pub lease: Duration,
     /// The events of the append. Never empty.
     pub events: Vec<Event>,
     /// Top-level steps done.
@@ -265,7 +266,7 @@ impl CreateOp {
     }
 
     fn lease_until(&self) -> Option<i64> {
-        self.run.begun.as_ref().map(|begun| begun.lease_until.as_micros())
+        self.run.claim().map(|claim| claim.lease_until.as_micros())
     }
 
     fn step_index(&self) -> i64 {
@@ -295,7 +296,14 @@ impl NewRun {
     /// The claim under which it is created, if it is.
     #[must_use]
     pub fn claim(&self) -> Option<Claim> {
-        self.begun.as_ref().map(|begun| Claim { run: self.id, token: begun.token, seq: 1 })
+        let claim = |begun: &Begun| Claim {
+            run: self.id,
+            token: begun.token,
+            seq: 1,
+            lease: begun.lease,
+            lease_until: self.created_at.plus(begun.lease),
+        };
+        self.begun.as_ref().map(claim)
     }
 }
 

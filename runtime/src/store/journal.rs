@@ -78,6 +78,7 @@ pub(super) struct AppendOp {
     wait_until: Option<i64>,
     finish: Option<(Outcome, Option<Vec<u8>>, i64)>,
     now: i64,
+    lease_until: i64,
 }
 
 macro_rules! advance_sql {
@@ -90,7 +91,7 @@ macro_rules! advance_sql {
                           WHEN runs.inbox > given.received THEN given.now \
                           ELSE given.until END, \
             claim = CASE WHEN given.until IS NULL AND given.outcome IS NULL THEN runs.claim END, \
-            lease_until = CASE WHEN given.until IS NULL AND given.outcome IS NULL THEN runs.lease_until END, \
+            lease_until = CASE WHEN given.until IS NULL AND given.outcome IS NULL THEN given.lease_until END, \
             outcome = given.outcome, error = given.error, finished_at = given.finished_at \
          FROM given WHERE runs.id = given.id AND runs.claim = given.token AND runs.seq = given.seq "
     };
@@ -99,8 +100,8 @@ macro_rules! advance_sql {
 /// The token and the sequence are the fence. A time to wait until or an outcome ends the claim.
 static APPEND_SQLITE: LazyLock<ManyRows> = LazyLock::new(|| {
     let before = "WITH given (id, token, seq, step_index, started_at, progress, received, until, outcome, error, \
-                              finished_at, now) AS (VALUES ";
-    ManyRows::new(before, 12, concat!(") ", advance_sql!(), "RETURNING id, inbox"))
+                              finished_at, now, lease_until) AS (VALUES ";
+    ManyRows::new(before, 13, concat!(") ", advance_sql!(), "RETURNING id, inbox"))
 });
 
 /// Entries of the journal.
@@ -110,9 +111,9 @@ static ENTRIES_SQLITE: LazyLock<ManyRows> =
 /// The same, with the journal entries.
 const APPEND_POSTGRES: &str = concat!(
     "WITH given AS (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::boolean[], \
-            $7::bigint[], $8::bigint[], $9::text[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bytea[]) \
+            $7::bigint[], $8::bigint[], $9::text[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bytea[]) \
          AS given (id, token, seq, step_index, started_at, progress, received, until, outcome, error, finished_at, now, \
-                   events)), \
+                   lease_until, events)), \
      advanced AS (",
     advance_sql!(),
     "RETURNING runs.id, given.token, runs.seq, runs.inbox, given.events), \
@@ -188,6 +189,7 @@ impl Batch for AppendOp {
             .bind(column(batch, |op| op.end().1))
             .bind(column(batch, |op| op.end().2))
             .bind(column(batch, |op| op.now))
+            .bind(column(batch, |op| op.lease_until))
             .bind(column(batch, |op| op.events.as_slice()));
         let mut inboxes = HashMap::with_capacity(batch.len());
         read_inboxes(&advanced.fetch_all(&mut *db).await?, &mut inboxes)?;
@@ -262,6 +264,7 @@ impl AppendOp {
             .bind(error)
             .bind(finished_at)
             .bind(self.now)
+            .bind(self.lease_until)
     }
 
     /// What became of each, given the messages of those that were written.
@@ -280,7 +283,8 @@ impl AppendOp {
 }
 
 impl Store {
-    /// Appends to a run's journal under `claim`. Once it answers `Written`, events that must be durable are on disk.
+    /// Appends to a run's journal under `claim`, which lasts from then for its lease, unless the append ends it. Once this
+    /// answers `Written`, events that must be durable are on disk.
     ///
     /// Idempotent: the same append under the same claim may be repeated when its outcome is unknown.
     ///
@@ -288,6 +292,8 @@ impl Store {
     /// When the database cannot be written, or not now; the caller repeats the append.
     pub async fn append(&self, claim: &mut Claim, append: &Append) -> Result<Appended, StoreError> {
         let micros = |time: &Timestamp| time.as_micros();
+        let now = self.clock.now();
+        let lease_until = now.plus(claim.lease);
         let durable = append.durable || append.events.iter().any(Event::is_durable);
         let op = AppendOp {
             run: claim.run,
@@ -312,12 +318,14 @@ impl Store {
                 }
                 Next::Continue | Next::Wait(_) => None,
             },
-            now: self.clock.now().as_micros(),
+            now: now.as_micros(),
+            lease_until: lease_until.as_micros(),
         };
         let appended =
             self.db.write_batched(op, |cluster| if durable { &cluster.appends } else { &cluster.notes }).await?;
         if appended != Appended::Lost {
             claim.seq += 1;
+            claim.lease_until = lease_until;
         }
         Ok(appended)
     }

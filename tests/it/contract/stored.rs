@@ -65,7 +65,7 @@ pub(super) async fn what_is_switched_off_or_changed_makes_no_run(db: Database) {
 pub(super) async fn a_run_may_begin_with_its_creation(db: Database) {
     let begun = |n: u128, key: &str| {
         let (token, at) = (ClaimToken(Uuid::from_u128(100 + n)), db.clock.now());
-        let begun = Begun { token, lease_until: at.plus(LEASE), events: vec![Event::Started { at }], step_index: 1 };
+        let begun = Begun { token, lease: LEASE, events: vec![Event::Started { at }], step_index: 1 };
         let idempotency = Some(Idempotency { key: key.to_owned(), hash: None });
         NewRun { begun: Some(begun), idempotency, ..db.run(n) }
     };
@@ -82,11 +82,16 @@ pub(super) async fn a_run_may_begin_with_its_creation(db: Database) {
     assert_eq!(entries[0].events, [Event::Started { at: first.created_at }]);
     assert!(journal(plain.id).await.is_empty() && journal(repeated.id).await.is_empty());
     // Its claim is like any other: fenced, held until its lease ends, and counted when it does so without a release.
+    db.clock.advance(LEASE / 2);
     assert!(db.claim(first.id).await.is_none());
     let mut claim = first.claim().expect("claimed");
     let next = db.completed(Next::Continue);
     assert_eq!(db.store.append(&mut claim, &next).await.expect("written"), Appended::Written { inbox: 0 });
-    db.clock.advance(LEASE);
+    // The append was as good as a renewal.
+    assert_eq!(claim.lease_until, db.clock.now().plus(LEASE));
+    db.clock.advance(LEASE / 2);
+    assert!(db.claim(first.id).await.is_none());
+    db.clock.advance(LEASE / 2);
     let claimed = db.claim(first.id).await.expect("free again");
     assert_eq!((claimed.claim.seq, claimed.interrupts), (2, 1));
     assert_eq!(db.store.append(&mut claim, &db.completed(Next::Continue)).await.expect("answered"), Appended::Lost);
