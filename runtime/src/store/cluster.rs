@@ -39,15 +39,15 @@ impl Cluster {
     pub(super) async fn open(url: &str, connections_max: u32) -> Result<Self, OpenError> {
         let options = postgres::options(url)?;
         postgres::migrate(&options).await?;
-        let distrust = Distrust::default();
-        let (lane, note) = (options.clone(), postgres::soft(options.clone()));
+        let options = postgres::by_index(options);
+        let (distrust, soft) = (Distrust::default(), postgres::soft(options.clone()));
         Ok(Self {
             pool: postgres::pool(connections_max, options.clone(), distrust.clone()),
-            soft: postgres::pool(SOFT_MAX, postgres::soft(options), distrust.clone()),
+            soft: postgres::pool(SOFT_MAX, soft.clone(), distrust.clone()),
             distrust,
-            creations: Lane::start("create", lane.clone()),
-            appends: Lane::start("append", lane),
-            notes: Lane::start("note", note),
+            creations: Lane::start("create", options.clone()),
+            appends: Lane::start("append", options),
+            notes: Lane::start("note", soft),
         })
     }
 

@@ -45,6 +45,12 @@ pub(super) fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
         .log_slow_statements(tracing::log::LevelFilter::Off, Duration::MAX))
 }
 
+/// The same for statements that find every row by an index. Postgres keeps the plan of a statement that is used often, until
+/// the table is analyzed: one that was made for a small table would read all of a large one for minutes.
+pub(super) fn by_index(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off")])
+}
+
 /// The same without waiting for the disk.
 pub(super) fn soft(options: PgConnectOptions) -> PgConnectOptions {
     options.options([("synchronous_commit", "off")])

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use weir::clock::{Clock as _, SharedClock};
 use weir::model::id::RunId;
-use weir::store::{Appended, Idempotency, NewRun, Next, Store};
+use weir::model::journal::{Event, Outcome};
+use weir::store::{Appended, Idempotency, NewRun, Next, Status, Store};
 
 use super::{Database, LEASE, Server, postgres, written};
 
@@ -175,6 +176,47 @@ async fn effort(server: &weir_tests::postgres::Postgres, url: &str) -> (u64, u64
     let row = server.psql(url, sql).await;
     let (scans, rows) = row.trim().split_once('|').expect("two columns");
     (scans.parse().expect("a number"), rows.parse().expect("a number"))
+}
+
+/// What a process does all the time: runs `from` and after it, six of them, from their creation to their end.
+async fn work(db: &Database, store: &Store, from: u128) {
+    // Postgres keeps the plan of a statement from its sixth execution on.
+    for n in from..from + 6 {
+        let run = db.run(n);
+        let id = run.id;
+        assert_eq!(store.create_run(run).await.expect("created"), weir::store::Created::New);
+        let mut claimed = store.claim(vec![id], LEASE).await.expect("claims").pop().expect("free");
+        store.renew(&[(id, claimed.claim.token)], LEASE).await.expect("renewed");
+        let append = |next| super::append(vec![Event::Started { at: db.clock.now() }], next);
+        assert_eq!(store.append(&mut claimed.claim, &append(Next::Continue)).await.expect("written"), written(0));
+        let finish = append(Next::Finish(Outcome::Succeeded, None, db.clock.now()));
+        assert_eq!(store.append(&mut claimed.claim, &finish).await.expect("written"), written(0));
+        assert!(store.claim_due(10, LEASE).await.expect("claims").is_empty());
+        assert!(store.next_due().await.expect("readable").is_none());
+        assert_eq!(store.run(id).await.expect("readable").expect("there").status, Status::Ended(Outcome::Succeeded));
+        assert_eq!(store.journal(id, 0, 10).await.expect("readable").len(), 2);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plans_made_on_an_empty_database_are_those_for_a_full_one() {
+    let mut db = postgres().await;
+    let address = url(&db);
+    let store = db.another().await;
+    work(&db, &store, 1).await;
+    let fill = format!(
+        "INSERT INTO runs (id, workflow_id, revision, input, created_at, seq, outcome, finished_at) \
+         SELECT gen_random_uuid(), '{}', 1, 'null', 1, 1, 'SUCCEEDED', 1 FROM generate_series(1, 20000)",
+        super::WORKFLOW
+    );
+    // Nobody analyzes the table: its plans are those of its first moments.
+    for sql in ["ALTER TABLE runs SET (autovacuum_enabled = off)", &fill, "SELECT pg_stat_reset()"] {
+        server(&mut db).psql(&address, sql).await;
+    }
+    work(&db, &store, 11).await;
+    store.close().await;
+    let (scans, _) = effort(server(&mut db), &address).await;
+    assert_eq!(scans, 0, "a statement read the whole table");
 }
 
 /// What claims cost in a database with `n` finished and `n` waiting runs, and fifty that are due.
