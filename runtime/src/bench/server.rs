@@ -1,7 +1,8 @@
 //! What is measured against: servers of its own, each in a directory that goes away (in a cluster: on Postgres and Redis),
 //! or one that runs already.
 
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -38,6 +39,7 @@ pub(super) struct Launch {
 pub(super) struct Server {
     child: Child,
     pub(super) url: Url,
+    log: PathBuf,
     /// From the start of the process to the first answer that it is ready.
     pub(super) ready: Duration,
 }
@@ -106,24 +108,25 @@ impl Launch {
         }
         command.envs(self.secrets.iter().map(|(name, value)| (name, value)));
         let began = Instant::now();
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("weir serve")?;
-        let stderr = child.stderr.take().context("weir serve")?;
-        let mut log = BufReader::with_capacity(1 << 16, stderr);
-        let mut seen = String::new();
+        // Into a file: reading a pipe as well would be work for the processors that are measured.
+        std::fs::create_dir_all(&self.dir)?;
+        let log = self.dir.join("weir.log");
+        let mut child = command.stdout(Stdio::null()).stderr(File::create(&log)?).spawn().context("weir serve")?;
         let address = loop {
-            let start = seen.len();
-            if log.read_line(&mut seen)? == 0 {
+            let ended = child.try_wait()?.is_some();
+            let seen = std::fs::read_to_string(&log)?;
+            let parsed = |line: &str| serde_json::from_str(line).unwrap_or(Value::Null);
+            let mut addresses = seen.lines().map(parsed).filter_map(|line| line["address"].as_str().map(str::to_owned));
+            if let Some(address) = addresses.next() {
+                break address;
+            }
+            if ended || began.elapsed() > PATIENCE {
                 bail!("weir serve did not start: {seen}");
             }
-            let line: Value = serde_json::from_str(&seen[start..]).unwrap_or_default();
-            if let Some(address) = line["address"].as_str() {
-                break address.to_owned();
-            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
         };
-        // A full pipe would stop it.
-        std::thread::spawn(move || show_warnings(log));
         let url = Url::parse(&format!("http://{address}"))?;
-        let mut server = Server { child, url, ready: Duration::ZERO };
+        let mut server = Server { child, url, log, ready: Duration::ZERO };
         let client = Client::new(server.url.clone())?;
         while let Err(error) = client.get("/health/ready").await {
             if began.elapsed() > PATIENCE {
@@ -136,16 +139,15 @@ impl Launch {
     }
 }
 
-/// Reads a log to its end, and shows what is worse than usual.
-fn show_warnings(mut log: impl BufRead) {
-    let mut line = Vec::new();
-    while log.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-        let text = String::from_utf8_lossy(&line);
-        if text.contains(r#""level":"WARN""#) || text.contains(r#""level":"ERROR""#) {
-            eprint!("{text}");
+/// Shows what a log has that is worse than usual.
+fn show_warnings(log: &Path) -> std::io::Result<()> {
+    for line in BufReader::new(File::open(log)?).lines() {
+        let line = line?;
+        if line.contains(r#""level":"WARN""#) || line.contains(r#""level":"ERROR""#) {
+            eprintln!("{line}");
         }
-        line.clear();
     }
+    Ok(())
 }
 
 impl Server {
@@ -178,6 +180,9 @@ impl Drop for Server {
         // Its directory goes away: there is nothing to end in order.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Err(error) = show_warnings(&self.log) {
+            eprintln!("{}: {error}", self.log.display());
+        }
     }
 }
 
