@@ -171,7 +171,12 @@ impl Sender {
             let HotCopy { run, seq, last, size_bytes, body } = copy;
             let (key, state) = (format!("run:{run}:state"), body());
             let text = state.to_string();
-            pipeline.cmd("EVAL").arg(SHOW).arg(1).arg(key).arg(seq).arg(text).arg(ttl).arg(u8::from(last)).ignore();
+            if seq == 0 && !last {
+                // Whatever stands there is newer.
+                pipeline.cmd("SET").arg(key).arg(text).arg("EX").arg(ttl).arg("NX").ignore();
+            } else {
+                pipeline.cmd("EVAL").arg(SHOW).arg(1).arg(key).arg(seq).arg(text).arg(ttl).arg(u8::from(last)).ignore();
+            }
             shown.push(HotCopy { run, seq, last, size_bytes, body: Box::new(move || state) });
         }
         // After the copies: whoever hears that a run is over finds it so.
