@@ -124,6 +124,23 @@ async fn a_repeated_delivery_answers_the_same_run() {
 }
 
 #[tokio::test]
+async fn a_repeated_delivery_needs_the_secret_of_now() {
+    let weir = Weir::start(&["secret_grace_seconds=0"]).await;
+    let workflow = weir.workflow(&json!(NOTHING)).await;
+    let endpoint = weir.endpoint(&workflow, "hook").await;
+    let deliver = async |secret: &str| {
+        let request = weir.request(Method::POST, "/webhooks/hook").header("x-webhook-secret", secret);
+        answer(request.header("webhook-id", "d-1")).await
+    };
+    let first = deliver("s3cret").await.expect(200);
+    weir.post(&format!("/webhook-endpoints/{endpoint}/rotate-secret"), &json!({"secret": "new"})).await.expect(200);
+    assert_eq!(deliver("s3cret").await.status, 401);
+    assert_eq!(deliver("new").await.expect(200)["run_id"], first["run_id"]);
+    answer(weir.request(Method::DELETE, &format!("/webhook-endpoints/{endpoint}"))).await;
+    assert_eq!(deliver("new").await.status, 404);
+}
+
+#[tokio::test]
 async fn a_rotated_secret_leaves_the_old_one_valid_for_a_while() {
     let mut weir = Weir::start(&["secret_grace_seconds=3600"]).await;
     let workflow = weir.workflow(&json!(NOTHING)).await;

@@ -98,6 +98,18 @@ pub(super) async fn read_endpoint(api: &Api, path: &str) -> Result<Option<Arc<En
     Ok(endpoint)
 }
 
+/// Whether the endpoint that let a trigger in is what it was then. A repeat creates nothing, so no creation asks.
+pub(super) async fn still_holds(api: &Api, trigger: &Trigger) -> Result<bool, StoreError> {
+    let Some(caller) = &trigger.caller else { return Ok(true) };
+    let Some(endpoint) = api.store.endpoint(caller.endpoint).await? else {
+        api.known.endpoints.forget(|known| known.id == caller.endpoint);
+        return Ok(false);
+    };
+    let holds = endpoint.secret == caller.secret;
+    api.known.endpoints.keep(endpoint.path.clone(), Arc::new(endpoint));
+    Ok(holds)
+}
+
 /// Reads again what a trigger was made from.
 ///
 /// # Errors

@@ -61,6 +61,9 @@ pub(super) async fn accept(api: &Api, trigger: &Trigger) -> Result<Option<Accept
     match api.engine.start_run(trigger).await? {
         engine::Accepted::New(id) => Ok(Some(Accepted { run_id: id.0, status: StatusView::Queued })),
         engine::Accepted::Repeated(id) => {
+            if !known::still_holds(api, trigger).await? {
+                return Ok(None);
+            }
             let run = find(api, id).await?;
             Ok(Some(Accepted { run_id: id.0, status: run.status.into() }))
         }

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::claims::Hold;
 use super::driver::drive_beginning;
 use super::drivers::Driven;
@@ -12,10 +14,13 @@ use crate::clock::new_token;
 use crate::meter::meter;
 use crate::model::context::RunFacts;
 use crate::model::decide::{self, Decision, Effect, current_step_index};
-use crate::model::id::ClaimToken;
+use crate::model::definition::Priority;
+use crate::model::id::{ClaimToken, RunId, WorkflowId};
 use crate::model::journal::Event;
 use crate::model::state::RunState;
-use crate::store::{Begun, Created, NewRun, StoreError};
+use crate::model::time::Timestamp;
+use crate::store::{Begun, Claim, Created, NewRun, StoreError};
+use crate::wire::{self, HotCopy};
 
 /// A run before its creation, taken as far as its first step.
 pub(super) struct Beginning {
@@ -61,46 +66,56 @@ impl Beginning {
 }
 
 impl Engine {
-    /// Creates a run and, where there is room for it in this process, drives it from there. Answers whether it does so.
+    /// Creates a run; then it has its driver where there is room for it in this process, and its hint where there is none.
     ///
     /// # Errors
     /// As [`crate::store::Store::create_run`].
-    pub(super) async fn create(&self, mut new: NewRun) -> Result<(Created, bool), StoreError> {
-        let inner = &self.inner;
+    pub(super) async fn create(&self, mut new: NewRun, priority: Priority) -> Result<Created, StoreError> {
+        let (inner, bench) = (&self.inner, &self.inner.bench);
+        let mut beginning = None;
         let executes = inner.settings.executes && !inner.stopping.is_cancelled();
-        let permit = if executes { inner.drivers.take_early() } else { None };
-        let Some(permit) = permit else {
-            return Ok((inner.bench.store.create_run(new).await?, false));
-        };
-        let bench = &inner.bench;
-        let parsed = bench.revisions.get(&bench.store, &bench.limits, new.workflow_id, new.revision).await?;
-        let beginning = parsed.ok().and_then(|parsed| Beginning::of(bench, &new, parsed));
-        let Some((beginning, events)) = beginning else {
-            return Ok((inner.bench.store.create_run(new).await?, false));
-        };
-        let step_index = current_step_index(&beginning.revision.definition, &beginning.state);
-        let token = ClaimToken(new_token());
-        new.begun = Some(Begun { token, lease: inner.settings.lease, events, step_index });
+        if let Some(permit) = if executes { inner.drivers.take_early() } else { None } {
+            let parsed = bench.revisions.get(&bench.store, &bench.limits, new.workflow_id, new.revision).await?;
+            if let Some((begun, events)) = parsed.ok().and_then(|parsed| Beginning::of(bench, &new, parsed)) {
+                let step_index = current_step_index(&begun.revision.definition, &begun.state);
+                let token = ClaimToken(new_token());
+                new.begun = Some(Begun { token, lease: inner.settings.lease, events, step_index });
+                beginning = Some((begun, permit));
+            }
+        }
         let engine = self.clone();
-        // A run that is created under a claim needs its driver, even when whoever asked for it goes away.
+        // What is created needs its driver or its hint, even when whoever asked for it goes away.
         let created = self.spawn(async move {
-            let (workflow_id, created_at) = (new.workflow_id, new.created_at);
-            let claim = new.claim();
+            let (id, workflow_id, created_at, claim) = (new.id, new.workflow_id, new.created_at, new.claim());
             let created = engine.inner.bench.store.create_run(new).await?;
-            if let (Created::New, Some(claim)) = (&created, claim) {
+            if created == Created::New {
                 meter().accepted();
-                meter().claimed("creation", 1);
-                let hold = Hold::new(&claim, 0);
-                let driven =
-                    Driven { hold: Arc::clone(&hold), workflow_id, created_at, permit: Some(permit), alone: None };
-                let inner = Arc::clone(&engine.inner);
-                let driving =
-                    async move { drive_beginning(&inner.bench, beginning, claim, &hold, &inner.stopping).await };
-                engine.drive(driven, Box::pin(driving));
+                match claim.zip(beginning) {
+                    Some((claim, (beginning, permit))) => engine.drive_from_beginning(beginning, claim, permit),
+                    None => engine.hint(id, workflow_id, created_at, priority),
+                }
             }
             Ok::<_, StoreError>(created)
         });
-        let created = created.await.map_err(|error| StoreError::Unavailable(error.to_string()))??;
-        Ok((created, true))
+        created.await.map_err(|error| StoreError::Unavailable(error.to_string()))?
+    }
+
+    fn drive_from_beginning(&self, beginning: Beginning, claim: Claim, permit: OwnedSemaphorePermit) {
+        meter().claimed("creation", 1);
+        let (workflow_id, created_at) = (beginning.run.workflow_id, beginning.run.created_at);
+        let (inner, hold) = (Arc::clone(&self.inner), Hold::new(&claim, 0));
+        let driven = Driven { hold: Arc::clone(&hold), workflow_id, created_at, permit: Some(permit), alone: None };
+        let driving = async move { drive_beginning(&inner.bench, beginning, claim, &hold, &inner.stopping).await };
+        self.drive(driven, Box::pin(driving));
+    }
+
+    /// Shows a new run and points at it.
+    fn hint(&self, run: RunId, workflow: WorkflowId, created_at: Timestamp, priority: Priority) {
+        let wire = &self.inner.bench.wire;
+        if wire.shows() {
+            let body = Box::new(move || wire::queued(run, workflow, created_at));
+            wire.show(HotCopy { run, seq: 0, last: false, size_bytes: 0, body });
+        }
+        wire.push(run, priority);
     }
 }

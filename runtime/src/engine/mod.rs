@@ -28,7 +28,6 @@ pub use driver::drive;
 pub use persist::Drove;
 
 use crate::clock::{Clock, new_id};
-use crate::meter::meter;
 use crate::model::definition::{Definition, Priority};
 use crate::model::id::{RunId, WorkflowId};
 use crate::model::journal::Message;
@@ -36,7 +35,7 @@ use crate::model::limits::Limits;
 use crate::model::state::RunState;
 use crate::model::time::Timestamp;
 use crate::store::{Caller, Created, Idempotency, NewRun, RunRow, Sent, Status, Store, StoreError};
-use crate::wire::{self, HotCopy, News, Wire};
+use crate::wire::{News, Wire};
 
 /// How long after its creation a run is claimed from the database, should its hint get lost.
 const HINT_GRACE: Duration = Duration::from_secs(2);
@@ -236,9 +235,7 @@ impl Engine {
     /// # Errors
     /// When the database cannot take it.
     pub async fn start_run(&self, trigger: &Trigger) -> Result<Accepted, StoreError> {
-        let (store, wire) = (&self.inner.bench.store, &self.inner.bench.wire);
-        let (workflow, priority) = (trigger.workflow_id, trigger.priority);
-        let (id, now) = (RunId(new_id()), store.clock().now());
+        let (id, now) = (RunId(new_id()), self.inner.bench.store.clock().now());
         let run = NewRun {
             id,
             workflow_id: trigger.workflow_id,
@@ -250,19 +247,8 @@ impl Engine {
             idempotency: trigger.idempotency.clone(),
             begun: None,
         };
-        let (created, begun) = self.create(run).await?;
-        Ok(match created {
-            Created::New => {
-                if !begun {
-                    meter().accepted();
-                    if wire.shows() {
-                        let body = Box::new(move || wire::queued(id, workflow, now));
-                        wire.show(HotCopy { run: id, seq: 0, last: false, size_bytes: 0, body });
-                    }
-                    wire.push(id, priority);
-                }
-                Accepted::New(id)
-            }
+        Ok(match self.create(run, trigger.priority).await? {
+            Created::New => Accepted::New(id),
             Created::Repeated(earlier) => Accepted::Repeated(earlier),
             Created::Conflict => Accepted::Conflict,
             Created::Changed => Accepted::Changed,
