@@ -11,7 +11,7 @@ use super::workflows;
 use crate::engine::Trigger;
 use crate::model::definition::Priority;
 use crate::model::id::WorkflowId;
-use crate::store::{Endpoint, StoreError, Workflow};
+use crate::store::{Caller, Endpoint, StoreError, Workflow};
 
 /// Most of each that are kept.
 const KEPT_MAX: usize = 4096;
@@ -98,16 +98,21 @@ pub(super) async fn read_endpoint(api: &Api, path: &str) -> Result<Option<Arc<En
     Ok(endpoint)
 }
 
+/// The endpoint that let a request in, as it is now.
+async fn read_caller(api: &Api, caller: &Caller) -> Result<Option<Arc<Endpoint>>, StoreError> {
+    let endpoint = api.store.endpoint(caller.endpoint).await?.map(Arc::new);
+    match &endpoint {
+        Some(endpoint) => api.known.endpoints.keep(endpoint.path.clone(), Arc::clone(endpoint)),
+        // Another one may have its path by now.
+        None => api.known.endpoints.forget(|known| known.id == caller.endpoint),
+    }
+    Ok(endpoint)
+}
+
 /// Whether the endpoint that let a trigger in is what it was then. A repeat creates nothing, so no creation asks.
 pub(super) async fn still_holds(api: &Api, trigger: &Trigger) -> Result<bool, StoreError> {
     let Some(caller) = &trigger.caller else { return Ok(true) };
-    let Some(endpoint) = api.store.endpoint(caller.endpoint).await? else {
-        api.known.endpoints.forget(|known| known.id == caller.endpoint);
-        return Ok(false);
-    };
-    let holds = endpoint.secret == caller.secret;
-    api.known.endpoints.keep(endpoint.path.clone(), Arc::new(endpoint));
-    Ok(holds)
+    Ok(read_caller(api, caller).await?.is_some_and(|endpoint| endpoint.secret == caller.secret))
 }
 
 /// Reads again what a trigger was made from.
@@ -116,15 +121,10 @@ pub(super) async fn still_holds(api: &Api, trigger: &Trigger) -> Result<bool, St
 /// What is in its way.
 pub(super) async fn read_again(api: &Api, trigger: &Trigger) -> Result<(), Problem> {
     if let Some(caller) = &trigger.caller {
-        let Some(endpoint) = api.store.endpoint(caller.endpoint).await? else {
-            // Another one may have its path by now.
-            api.known.endpoints.forget(|known| known.id == caller.endpoint);
-            return Ok(());
-        };
+        let Some(endpoint) = read_caller(api, caller).await? else { return Ok(()) };
         if !endpoint.is_active {
             return Err(Problem::new(ProblemCode::EndpointInactive, "somebody switched this webhook endpoint off"));
         }
-        api.known.endpoints.keep(endpoint.path.clone(), Arc::new(endpoint));
     }
     if read_workflow(api, trigger.workflow_id).await?.is_active {
         return Ok(());

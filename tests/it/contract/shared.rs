@@ -182,9 +182,12 @@ async fn effort(server: &weir_tests::postgres::Postgres, url: &str) -> (u64, u64
 async fn work(db: &Database, store: &Store, from: u128) {
     // Postgres keeps the plan of a statement from its sixth execution on.
     for n in from..from + 6 {
-        let run = db.run(n);
+        let keyed =
+            |id: u128| NewRun { idempotency: Some(Idempotency { key: format!("k{n}"), hash: None }), ..db.run(id) };
+        let run = keyed(n);
         let id = run.id;
         assert_eq!(store.create_run(run).await.expect("created"), weir::store::Created::New);
+        assert_eq!(store.create_run(keyed(100 + n)).await.expect("found"), weir::store::Created::Repeated(id));
         let mut claimed = store.claim(vec![id], LEASE).await.expect("claims").pop().expect("free");
         store.renew(&[(id, claimed.claim.token)], LEASE).await.expect("renewed");
         let append = |next| super::append(vec![Event::Started { at: db.clock.now() }], next);
