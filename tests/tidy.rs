@@ -54,7 +54,7 @@ fn rooms_call_only_whom_they_may() {
         ("vault", &["clock"]),
         ("store", &["model", "clock", "meter"]),
         ("wire", &["model"]),
-        ("tools", &["store", "clock", "model"]),
+        ("tools", &["store", "clock", "model", "vault"]),
         ("engine", &["store", "wire", "clock", "tools", "model", "meter"]),
         ("config", &["engine", "store", "model"]),
         ("telemetry", &["config"]),

@@ -19,7 +19,7 @@ use crate::clock::{Clock, SharedClock, SystemClock};
 use crate::config::{Config, Role};
 use crate::engine::steps::Performer;
 use crate::engine::{Engine, Workbench};
-use crate::store::{Location, OpenError, Store, StoreError};
+use crate::store::{Location, MASTER_KEY, OpenError, Store, StoreError};
 use crate::tools::Tools;
 use crate::vault::Vault;
 use crate::wire::{LocalWire, RedisSettings, RedisWire, Wire};
@@ -53,8 +53,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let Base { store, clock, keeping_time, door, vault } = base;
     let listener = if config.listens { Some(listen(&config, &door).await?) } else { None };
     let wire = wire(&config, &location)?;
-    let egress = Egress::new(config.egress()?).context("the http client")?;
-    let tools = Tools::new(store.clone(), PluginHost::new(config.plugins())?);
+    let (egress, host) = outside(&config)?;
+    let tools = Tools::new(store.clone(), host, Arc::clone(&vault));
     let performer = Performer::new(egress, config.http_calls_max, tools.clone());
     let bench = Workbench::new(store.clone(), clock, performer, config.limits(), Arc::clone(&wire));
     let engine = Engine::new(Arc::new(bench), config.engine());
@@ -68,10 +68,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         let tools = tools.clone();
         async move { tools.warm().await }
     });
+    background.spawn({
+        let tools = tools.clone();
+        async move { tools.keep_book().await }
+    });
     if let Some(listener) = listener {
         let address = listener.local_addr()?;
         let role = config.role;
         let (store, engine, known) = (store.clone(), engine.clone(), Known::default());
+        let tools = tools.clone();
         let api = Api::new(Parts { store, engine: engine.clone(), tools, vault, door, known, config });
         let service = if role == Role::Worker {
             tracing::info!(%address, "executing runs, with health and metrics on http://{address}");
@@ -90,6 +95,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     engine.stop();
     dispatcher.await.context("the dispatcher")?;
     drop(engine);
+    tools.write_book().await;
+    drop(tools);
     wire.close().await;
     store.close().await;
     tracing::info!("stopped");
@@ -102,7 +109,7 @@ struct Base {
     clock: Arc<dyn Clock>,
     keeping_time: BoxFuture<'static, ()>,
     door: Door,
-    vault: Vault,
+    vault: Arc<Vault>,
 }
 
 /// Opens what is in the database. One on Postgres may be about to start, or to recover: it is waited for a while.
@@ -129,7 +136,7 @@ async fn base_when_there(config: &Config, location: &Location) -> anyhow::Result
 async fn base(config: &Config, location: &Location) -> anyhow::Result<Base> {
     let (store, clock, keeping_time) = open(location).await?;
     let door = door(config, &store).await?;
-    let vault = vault(config, location, &store).await?;
+    let vault = Arc::new(vault(config, location, &store).await?);
     Ok(Base { store, clock, keeping_time, door, vault })
 }
 
@@ -172,6 +179,16 @@ async fn take_time(store: &Store, clock: &SharedClock) -> Result<bool, StoreErro
     Ok(true)
 }
 
+/// The one way out, and the sandbox whose tools take it too.
+///
+/// # Errors
+/// When the configuration or this machine does not allow it.
+pub(crate) fn outside(config: &Config) -> anyhow::Result<(Egress, PluginHost)> {
+    let egress = Egress::new(config.egress()?).context("the http client")?;
+    let host = PluginHost::new(config.plugins(), egress.clone())?;
+    Ok((egress, host))
+}
+
 fn wire(config: &Config, location: &Location) -> anyhow::Result<Arc<dyn Wire>> {
     Ok(match location {
         Location::Embedded { .. } => Arc::new(LocalWire::default()),
@@ -196,6 +213,14 @@ pub(crate) async fn vault(config: &Config, location: &Location, store: &Store) -
 }
 
 fn open_vault(config: &Config, location: &Location) -> anyhow::Result<Vault> {
+    let mut vault = current_vault(config, location)?;
+    for (n, key) in config.master_keys_accepted.iter().enumerate() {
+        vault = vault.accepting(Vault::new(key, &format!("`master_keys_accepted`, entry {}", n + 1))?);
+    }
+    Ok(vault)
+}
+
+fn current_vault(config: &Config, location: &Location) -> anyhow::Result<Vault> {
     if !config.master_key.is_empty() {
         return Vault::new(&config.master_key, "`master_key`");
     }
@@ -208,9 +233,8 @@ fn open_vault(config: &Config, location: &Location) -> anyhow::Result<Vault> {
 
 /// Refuses a master key that is not the one of this database: its secrets would not open, and new ones only here.
 async fn check_master_key(store: &Store, vault: &Vault) -> anyhow::Result<()> {
-    const FACT: &str = "master_key";
-    let known = store.fact(FACT, vault.seal(FACT.as_bytes(), FACT)).await?;
-    if vault.open_sealed(FACT.as_bytes(), &known).is_err() {
+    let known = store.fact(MASTER_KEY, vault.seal(MASTER_KEY.as_bytes(), MASTER_KEY)).await?;
+    if vault.open_sealed(MASTER_KEY.as_bytes(), &known).is_err() {
         bail!(
             "the master key is not the one that the secrets in this database are sealed with. If that one is lost, \
              `DELETE FROM facts WHERE name = 'master_key'`, and give every webhook endpoint a new secret"

@@ -1,4 +1,4 @@
-//! Seals endpoint secrets with the master key. They are encrypted rather than hashed because signature schemes need
+//! Seals secrets with the master key. They are encrypted rather than hashed because signature schemes need
 //! the secret itself.
 
 use std::fs::{File, OpenOptions};
@@ -20,6 +20,8 @@ const NONCE_BYTES: usize = 24;
 /// Holds the master key.
 pub struct Vault {
     cipher: XChaCha20Poly1305,
+    /// Of keys that open and never seal.
+    accepted: Vec<XChaCha20Poly1305>,
 }
 
 /// What was sealed does not open: it belongs to another owner or another master key.
@@ -39,7 +41,14 @@ impl Vault {
         let Ok(cipher) = XChaCha20Poly1305::new_from_slice(&key) else {
             bail!("{place} has {} bytes, not {KEY_BYTES}", key.len());
         };
-        Ok(Self { cipher })
+        Ok(Self { cipher, accepted: Vec::new() })
+    }
+
+    /// The same, which opens also what another vault has sealed.
+    #[must_use]
+    pub fn accepting(mut self, other: Self) -> Self {
+        self.accepted.push(other.cipher);
+        self
     }
 
     /// Reads the master key from `path`; where there is no such file and `make`, makes one that only this user can read.
@@ -79,7 +88,11 @@ impl Vault {
     /// [`SealBroken`].
     pub fn open_sealed(&self, owner: &[u8], sealed: &[u8]) -> Result<Vec<u8>, SealBroken> {
         let (nonce, message) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or(SealBroken)?;
-        self.cipher.decrypt(&XNonce::from(*nonce), Payload { msg: message, aad: owner }).map_err(|_| SealBroken)
+        let mut ciphers = std::iter::once(&self.cipher).chain(&self.accepted);
+        let open = |cipher: &XChaCha20Poly1305| {
+            cipher.decrypt(&XNonce::from(*nonce), Payload { msg: message, aad: owner }).ok()
+        };
+        ciphers.find_map(open).ok_or(SealBroken)
     }
 }
 
@@ -113,6 +126,8 @@ mod tests {
         assert!(vault.open_sealed(b"another", &sealed).is_err());
         let other = Vault::open(&dir.path().join("other.key"), true).expect("made");
         assert!(other.open_sealed(b"endpoint", &sealed).is_err());
+        let other = other.accepting(vault);
+        assert_eq!(other.open_sealed(b"endpoint", &sealed).expect("opens"), b"s3cret");
         assert!(!sealed.windows(6).any(|window| window == b"s3cret"));
     }
 

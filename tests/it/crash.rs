@@ -22,18 +22,15 @@ use weir::model::limits::Limits;
 use weir::model::state::{Phase, RunState};
 use weir::store::{Claimed, Location, NewRevision, NewRun, Store};
 use weir::tools::{Tools, Upload};
+use weir::vault::Vault;
 use weir::wire::LocalWire;
-use weir_host::egress::{Egress, EgressSettings, Policy};
-use weir_host::plugin::{GuestLimits, HostLimits, PluginHost};
+use weir_host::plugin::PluginHost;
 use weir_tests::clock::ManualClock;
 use weir_tests::postgres::Postgres;
 use weir_tests::target::Target;
 
 /// Setting up a sandbox takes address space and threads: one is enough for all scenes.
-static HOST: LazyLock<PluginHost> = LazyLock::new(|| {
-    let guest = GuestLimits { memory_max_bytes: 1 << 26, fuel: 1 << 40, output_max_bytes: 1 << 20 };
-    PluginHost::new(HostLimits { guest, calls: 4, calls_per_plugin: 4 }).expect("a sandbox")
-});
+static HOST: LazyLock<PluginHost> = LazyLock::new(weir_tests::plugin::host);
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -100,21 +97,21 @@ impl Scene {
         let dir = TempDir::new().expect("a directory");
         let (location, number) = stage.place(&dir);
         let store = Store::open(&location, Arc::new(clock.clone())).await.expect("opens");
-        let egress = Egress::new(EgressSettings {
-            policy: Policy::parse(&["127.0.0.1"]).expect("a policy"),
-            connect_timeout: Duration::from_secs(5),
-            response_max_bytes: 1 << 20,
-            redirects_max: 3,
-            idle_connections_max: 4,
-        });
-        let tools = Tools::new(store.clone(), HOST.clone());
-        let performer = Performer::new(egress.expect("a client"), 16, tools.clone());
+        let vault = Vault::new("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "a test").expect("a key");
+        let tools = Tools::new(store.clone(), HOST.clone(), Arc::new(vault));
+        // Connections belong to the runtime of a test: each scene has its own.
+        let performer = Performer::new(weir_tests::plugin::egress(), 16, tools.clone());
         let bench =
             Workbench::new(store.clone(), Arc::new(clock.clone()), performer, limits(), Arc::new(LocalWire::default()));
         let workflow = WorkflowId(Uuid::from_u128(number + 1));
         let definition = weir_tests::definition(&(script.steps)(&target));
         if definition.to_string().contains("mcp_tool") {
-            let upload = Upload { bytes: weir::bench::module().expect("a small plugin"), name: None, version: None };
+            let upload = Upload {
+                bytes: weir::bench::module().expect("a small plugin"),
+                name: None,
+                version: None,
+                activate: true,
+            };
             tools.upload(upload).await.expect("a plugin");
         }
         let parsed = Definition::parse(&definition, &limits()).expect("sound");

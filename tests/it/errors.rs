@@ -26,6 +26,23 @@ async fn refused(seen: &mut BTreeSet<String>, known: &[(&str, &str)], request: R
     }
 }
 
+/// What is refused of versions of plugins, grants and secrets.
+async fn rights_are_refused(weir: &Weir, seen: &mut BTreeSet<String>, known: &[(&str, &str)]) {
+    refused(seen, known, weir.request(Method::DELETE, "/plugins/greet@0.1.0")).await;
+    let rule = json!({"host": "api.example.com", "methods": ["GET"]});
+    let eager = json!({"name": "greet", "version": "0.2.0", "http": [rule]});
+    weir.upload(weir_tests::plugin::asking(&weir_tests::plugin::bytes("greet"), &eager)).await.expect(201);
+    refused(seen, known, weir.request(Method::POST, "/plugins/greet@0.2.0/activate")).await;
+    let wrong = json!({"http": [{"host": "api.example.com", "methods": []}]});
+    refused(seen, known, weir.request(Method::PUT, "/plugins/greet@0.2.0/grant").json(&wrong)).await;
+    let pinning =
+        json!([{"type": "mcp_tool", "plugin": "greet@0.2.0", "tool_name": "greet", "input": {"name": "Ada"}}]);
+    let pinning = weir.workflow(&pinning).await;
+    let known = &[known, &[(pinning.as_str(), "[pinning]")]].concat();
+    refused(seen, known, weir.request(Method::DELETE, "/plugins/greet@0.2.0")).await;
+    refused(seen, known, weir.request(Method::DELETE, "/secrets/nobody")).await;
+}
+
 #[tokio::test]
 async fn every_problem_has_its_shape() {
     let weir = Weir::start(&["request_max_bytes=5000", "webhook_max_bytes=1000"]).await;
@@ -65,6 +82,7 @@ async fn every_problem_has_its_shape() {
     let digest = weir.get("/plugins/greet").await.text("digest");
     let known = [&known[..], &[(digest.as_str(), "[digest]")]].concat();
     refused(&mut seen, &known, post("/plugins").body(other)).await;
+    rights_are_refused(&weir, &mut seen, &known).await;
     refused(&mut seen, &known, weir.request(Method::PATCH, "/runs")).await;
     refused(&mut seen, &known, post("/webhooks/hook").header("x-webhook-secret", "wrong")).await;
     refused(
@@ -214,6 +232,7 @@ async fn failures_of_steps_name_their_code_and_the_limit() {
         (with("/", "url", json!("{{ trigger.nope }}")), "expression_failed"),
         (with("/", "headers", json!({"x": "{{ 'a\\nb' }}"})), "invalid_request_values"),
         (with("/", "url", json!("http://10.0.0.1/")), "egress_denied"),
+        (with("/", "headers", json!({"x-token": "{{ secrets.token }}"})), "secret_unavailable"),
         (with("/", "url", json!(format!("http://{closed}/"))), "connection_failed"),
     ] {
         let run = weir.run(&weir.workflow(&steps).await, &json!({})).await;
@@ -228,7 +247,7 @@ async fn failures_of_steps_name_their_code_and_the_limit() {
     failure("run_timeout", &weir.finished(&run).await["error"]);
     // `interrupted` and `quarantined` are shown where processes are killed, `unreadable` and `plugin_unusable` below,
     // `invalid_tool_arguments` in plugins.rs, nine codes of tools in sandbox.rs, and `imported` in import.rs.
-    assert_eq!(FailureCode::ALL.len(), 11 + 2 + 2 + 1 + 9 + 1);
+    assert_eq!(FailureCode::ALL.len(), 12 + 2 + 2 + 1 + 9 + 1);
 }
 
 /// Keeps how a failure looks under its code's name. Outputs hold headers with a time in them: their size is left out.

@@ -1,6 +1,12 @@
 //! Real plugins: the examples of this repository, as `plugins/build.sh` builds them, and what tests make of them.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+use wasm_encoder::{CustomSection, Section as _};
+use weir_host::egress::{Egress, EgressSettings, Policy};
+use weir_host::plugin::{GuestLimits, HostLimits, OutboundLimits, PluginHost};
 
 /// The examples, as `cargo` names their files.
 pub const EXAMPLES: [&str; 4] = ["greet", "transform", "misbehave", "misbehave_listing"];
@@ -42,4 +48,43 @@ pub fn patched(plugin: &[u8], from: &str, to: &str) -> Vec<u8> {
     }
     assert!(found > 0, "`{from}` is not in the plugin");
     patched
+}
+
+/// `plugin`, a core module as the SDK builds it, with another request: it asks for `request`, and is called so.
+///
+/// # Panics
+/// When it has no request.
+#[must_use]
+pub fn asking(plugin: &[u8], request: &Value) -> Vec<u8> {
+    let mut asking = patched(plugin, "weir:request", "weir-request");
+    let data = request.to_string().into_bytes();
+    CustomSection { name: "weir:request".into(), data: data.into() }.append_to(&mut asking);
+    asking
+}
+
+/// A client that may call this machine.
+///
+/// # Panics
+/// When the TLS library does not accept its own defaults.
+#[must_use]
+pub fn egress() -> Egress {
+    let settings = EgressSettings {
+        policy: Policy::parse(&["127.0.0.1"]).expect("a policy"),
+        connect_timeout: Duration::from_secs(5),
+        response_max_bytes: 1 << 20,
+        redirects_max: 3,
+        idle_connections_max: 4,
+    };
+    Egress::new(settings).expect("a client")
+}
+
+/// A sandbox in the process of the test.
+///
+/// # Panics
+/// When the machine does not give one.
+#[must_use]
+pub fn host() -> PluginHost {
+    let guest = GuestLimits { memory_max_bytes: 1 << 26, fuel: 1 << 40, output_max_bytes: 1 << 20 };
+    let outbound = OutboundLimits { requests_max: 4, requests_at_once_max: 4, request_max_bytes: 1 << 20 };
+    PluginHost::new(HostLimits { guest, outbound, calls: 4, calls_per_plugin: 4 }, egress()).expect("a sandbox")
 }

@@ -13,6 +13,7 @@ use reqwest::{Method, StatusCode};
 use url::{Host, Url};
 
 use super::policy::{Denied, Policy};
+use super::secrets::{Placeholders, Scrub, Withheld};
 
 /// How many ports have a connection pool at once; more of them share by taking turns.
 const POOLS_MAX: usize = 64;
@@ -53,6 +54,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body; empty for none.
     pub body: Bytes,
+    /// What stands for secrets in the headers and in the query.
+    pub secrets: Placeholders,
 }
 
 /// A response, read to its end.
@@ -66,12 +69,49 @@ pub struct Response {
     pub body: Bytes,
 }
 
+/// A response of which the body is still to come. Dropping it closes the connection.
+pub struct Incoming {
+    /// The status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    response: reqwest::Response,
+    scrub: Option<Scrub>,
+    received: usize,
+    limit: usize,
+}
+
+impl Incoming {
+    /// The next piece of the body, decompressed; none at its end.
+    ///
+    /// # Errors
+    /// [`EgressError::TooLarge`] or [`EgressError::Connection`].
+    pub async fn piece(&mut self) -> Result<Option<Bytes>, EgressError> {
+        loop {
+            let Some(piece) = self.response.chunk().await.map_err(|error| classify(&error))? else {
+                return Ok(self.scrub.take().map(|mut scrub| scrub.rest()).filter(|rest| !rest.is_empty()));
+            };
+            self.received += piece.len();
+            if self.received > self.limit {
+                return Err(EgressError::TooLarge(self.limit));
+            }
+            let piece = self.scrub.as_mut().map_or(piece.clone(), |scrub| scrub.piece(&piece));
+            if !piece.is_empty() {
+                return Ok(Some(piece));
+            }
+        }
+    }
+}
+
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum EgressError {
     /// The policy does not admit the target.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// A secret is not meant for the target.
+    #[error(transparent)]
+    Withheld(#[from] Withheld),
     /// The URL cannot be called.
     #[error("the URL cannot be called: {0}")]
     Unusable(String),
@@ -81,6 +121,9 @@ pub enum EgressError {
     /// The body is larger than allowed.
     #[error("the response is larger than {0} bytes")]
     TooLarge(usize),
+    /// The request carried a secret, and the response is in a coding in which the secret could not be found.
+    #[error("the response to a request with a secret is encoded as `{0}`, which cannot be looked through")]
+    Coding(String),
     /// No connection, or it broke.
     #[error("{0}")]
     Connection(String),
@@ -115,17 +158,25 @@ impl Egress {
     /// See [`EgressError`]; only [`EgressError::Connection`] may pass when tried again.
     pub async fn send(&self, mut request: Request) -> Result<Response, EgressError> {
         for _ in 0..=self.settings.redirects_max {
-            let response = self.send_once(&request).await?;
-            match redirect_target(&request.url, response.status(), response.headers()) {
-                Some(target) => follow(&mut request, response.status(), target),
-                None => return self.read(response).await,
-            }
+            let mut incoming = self.open(&request).await?;
+            let Some(target) = redirect_target(&request.url, incoming.status, &incoming.headers) else {
+                let mut body = BytesMut::new();
+                while let Some(piece) = incoming.piece().await? {
+                    body.extend_from_slice(&piece);
+                }
+                return Ok(Response { status: incoming.status, headers: incoming.headers, body: body.freeze() });
+            };
+            follow(&mut request, incoming.status, target);
         }
         Err(EgressError::TooManyRedirects(self.settings.redirects_max))
     }
 
-    async fn send_once(&self, request: &Request) -> Result<reqwest::Response, EgressError> {
-        let url = &request.url;
+    /// Sends `request` and reads the head of its response. A redirect is a response like any other.
+    ///
+    /// # Errors
+    /// See [`EgressError`].
+    pub async fn open(&self, request: &Request) -> Result<Incoming, EgressError> {
+        let (mut url, mut headers) = (request.url.clone(), request.headers.clone());
         let (Some(host), Some(port), "http" | "https") = (url.host(), url.port_or_known_default(), url.scheme()) else {
             return Err(EgressError::Unusable(format!("`{}` is not an http or https URL with a host", url.scheme())));
         };
@@ -135,25 +186,18 @@ impl Egress {
             Host::Ipv6(address) => self.settings.policy.check(&host.to_string(), port, [IpAddr::V6(address)])?,
             Host::Domain(_) => {}
         }
-        let sending = self
-            .pool(port)?
-            .request(request.method.clone(), url.clone())
-            .headers(request.headers.clone())
-            .body(request.body.clone());
-        sending.send().await.map_err(|error| classify(&error))
-    }
-
-    async fn read(&self, mut response: reqwest::Response) -> Result<Response, EgressError> {
-        let limit = self.settings.response_max_bytes;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let mut body = BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
-            if body.len() + chunk.len() > limit {
-                return Err(EgressError::TooLarge(limit));
+        let scrub = request.secrets.reveal(&mut url, &mut headers)?;
+        let sending = self.pool(port)?.request(request.method.clone(), url).headers(headers).body(request.body.clone());
+        let response = sending.send().await.map_err(|error| classify(&error))?;
+        let (status, mut headers) = (response.status(), response.headers().clone());
+        if let Some(scrub) = &scrub {
+            // A coding that is not read here could carry the secret past the search for it.
+            if let Some(coding) = headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
+                return Err(EgressError::Coding(String::from_utf8_lossy(coding.as_bytes()).into_owned()));
             }
-            body.extend_from_slice(&chunk);
+            scrub.headers(&mut headers);
         }
-        Ok(Response { status, headers, body: body.freeze() })
+        Ok(Incoming { status, headers, response, scrub, received: 0, limit: self.settings.response_max_bytes })
     }
 
     fn pool(&self, port: u16) -> Result<reqwest::Client, EgressError> {

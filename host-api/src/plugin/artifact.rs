@@ -4,14 +4,18 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use wasm_encoder::{ComponentSection as _, CustomSection};
 use wasmparser::{Parser, Payload, Validator};
 use wit_component::ComponentEncoder;
 
+use super::access::Request;
+
 /// The custom section in which a plugin says who it is and what it wants: JSON object text.
 const REQUEST_SECTION: &str = "weir:request";
+
+/// Bytes of that section.
+const REQUEST_MAX_BYTES: usize = 64 * 1024;
 
 /// Core modules and components inside one component.
 const NESTED_MAX: usize = 64;
@@ -54,17 +58,6 @@ impl Refused {
     pub fn new(reason: impl Into<String>) -> Self {
         Self(reason.into())
     }
-}
-
-/// Who a plugin is and what it wants, as it says itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Request {
-    /// Its name.
-    pub name: String,
-    /// Its version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
 }
 
 /// A component that may be stored and compiled.
@@ -125,8 +118,11 @@ fn wrap(module: &[u8]) -> Result<Vec<u8>, Refused> {
 }
 
 fn parse_request(section: &[u8]) -> Result<Request, Refused> {
-    serde_json::from_slice(section)
-        .map_err(|error| Refused(format!("the section {REQUEST_SECTION} is not a request: {error}")))
+    if section.len() > REQUEST_MAX_BYTES {
+        let size = section.len();
+        return Err(Refused(format!("the section {REQUEST_SECTION} has {size} bytes, more than {REQUEST_MAX_BYTES}")));
+    }
+    Request::parse(section).map_err(|error| Refused(format!("the section {REQUEST_SECTION} is not a request: {error}")))
 }
 
 /// What a component says about itself at its top, and the requests inside.

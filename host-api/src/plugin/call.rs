@@ -17,6 +17,7 @@ use super::guest::{Guest, HANDLES_MAX, Meter};
 use super::host::Shared;
 use super::log::{LogLevel, LogLine, Progress};
 use super::mcp::{self, Answer, Tool};
+use super::outbound::{Denial, Outbound, Reach, Uses};
 
 /// What `list-tools` may use: it is asked once, and needs little.
 const LIST_FUEL: u64 = 500_000_000;
@@ -63,8 +64,11 @@ pub struct Call {
     pub attempt: u32,
     /// The same for all attempts of the step.
     pub idempotency_key: String,
-    /// What the call may take, from when it begins to run; waiting for a turn does not count.
+    /// What the call may take, from when it begins to run; waiting for a turn does not count. The plugin's request and
+    /// its grant may say less.
     pub timeout: Duration,
+    /// What it may reach.
+    pub reach: Arc<Reach>,
 }
 
 /// What a call really used.
@@ -91,6 +95,8 @@ pub struct Report {
     pub log_dropped: u64,
     /// How far it last said it was.
     pub progress: Option<Progress>,
+    /// What it used of its rights.
+    pub uses: Uses,
 }
 
 /// What a plugin offers.
@@ -119,7 +125,8 @@ impl Plugin {
     /// How the guest failed, or what in its answer is not as the contract says.
     pub async fn list_tools(&self) -> Result<Listed, Fault> {
         let limits = GuestLimits { fuel: LIST_FUEL, ..self.shared.limits.guest };
-        let (tools, used, _) = self.perform(limits, LIST_TIME, &[&self.shared.listings], list).await;
+        let reach = Arc::default();
+        let (tools, used, _) = self.perform(limits, LIST_TIME, reach, &[&self.shared.listings], list).await;
         let tools = tools?;
         match tools.len() {
             0 => Err(Fault::new(FaultClass::Contract, "the plugin lists no tools")),
@@ -130,19 +137,21 @@ impl Plugin {
 
     /// Answers one call. Waits for a turn when too many are under way. Dropping the future gives the call up.
     pub async fn call(&self, call: Call) -> Report {
-        let limits = self.shared.limits.guest;
-        let (timeout, request) = (call.timeout, request(call));
+        let reach = Arc::clone(&call.reach);
+        let (limits, timeout) = narrowed(self.shared.limits.guest, call.timeout, &reach);
+        let request = request(Call { timeout, ..call });
         let places = [&self.turns, &self.shared.places];
         let (called, used, meter) =
-            self.perform(limits, timeout, &places, |store, plugin| answer(store, plugin, request)).await;
+            self.perform(limits, timeout, reach, &places, |store, plugin| answer(store, plugin, request)).await;
         let mut log = meter.log();
         let (mut lines, progress) = (std::mem::take(&mut log.lines), log.progress.take());
         if let Ok(Err(wit::Fault { details: Some(details), .. })) = &called {
             let fields = Some(shortened(details.clone()));
             lines.push(LogLine { level: LogLevel::Info, message: "details of the fault".to_owned(), fields });
         }
-        let outcome = called.and_then(|called| outcome(called, &limits)).map_err(|fault| overruled(fault, &meter));
-        Report { outcome, used, log: lines, log_dropped: log.dropped, progress }
+        let uses = std::mem::take(&mut *meter.uses());
+        let outcome = called.and_then(|called| outcome(called, &limits)).map_err(|fault| overruled(fault, &uses));
+        Report { outcome, used, log: lines, log_dropped: log.dropped, progress, uses }
     }
 
     /// Answers one call with nothing around it: a fresh store, instantiate, call, drop. For measurements only.
@@ -152,7 +161,7 @@ impl Plugin {
     pub async fn bare(&self, call: Call) -> Result<(), Fault> {
         let limits = self.shared.limits.guest;
         let meter = Arc::new(Meter::default());
-        let mut store = Store::new(self.pre.engine(), Guest::new(Arc::clone(&meter), &limits));
+        let mut store = self.store(&meter, &limits, Arc::clone(&call.reach));
         store.set_epoch_deadline(u64::MAX / 2);
         let enter = async {
             store.set_fuel(limits.fuel)?;
@@ -162,10 +171,17 @@ impl Plugin {
         enter.await.map(|_| ()).map_err(|error| classify(&error, &meter, &limits))
     }
 
+    fn store(&self, meter: &Arc<Meter>, limits: &GuestLimits, reach: Arc<Reach>) -> Store<Guest> {
+        let shared = &self.shared;
+        let outbound = Outbound::new(Arc::clone(meter), reach, shared.egress.clone(), shared.limits.outbound);
+        Store::new(self.pre.engine(), Guest::new(Arc::clone(meter), limits, outbound))
+    }
+
     async fn perform<T: Send + 'static>(
         &self,
         limits: GuestLimits,
         time: Duration,
+        reach: Arc<Reach>,
         places: &[&Arc<Semaphore>],
         ask: impl for<'s> FnOnce(&'s mut Store<Guest>, bindings::Plugin) -> Asked<'s, T> + Send + 'static,
     ) -> (Result<T, Fault>, Used, Arc<Meter>) {
@@ -178,7 +194,8 @@ impl Plugin {
             }
         }
         let began = Instant::now();
-        let work = Box::pin(work(taken, self.pre.clone(), Arc::clone(&meter), limits, ask));
+        let store = self.store(&meter, &limits, reach);
+        let work = Box::pin(work(taken, self.pre.clone(), store, limits, ask));
         let ended = tokio::time::timeout(time, self.shared.lane.run(work, || meter.ticks())).await;
         let result = match ended {
             Ok(Some(result)) => result,
@@ -214,11 +231,11 @@ fn request(call: Call) -> wit::ToolCall {
 async fn work<T>(
     _places: Places,
     pre: PluginPre<Guest>,
-    meter: Arc<Meter>,
+    mut store: Store<Guest>,
     limits: GuestLimits,
     ask: impl for<'s> FnOnce(&'s mut Store<Guest>, bindings::Plugin) -> Asked<'s, T> + Send,
 ) -> Result<T, Fault> {
-    let mut store = Store::new(pre.engine(), Guest::new(Arc::clone(&meter), &limits));
+    let meter = Arc::clone(&store.data().meter);
     store.limiter(|guest| guest);
     store.set_hostcall_fuel(limits.output_max_bytes.saturating_add(COPY_SLACK_BYTES));
     store.set_max_component_handles(HANDLES_MAX);
@@ -327,12 +344,23 @@ fn reported(fault: wit::Fault) -> Fault {
     }
 }
 
+/// The limits of a call that the plugin itself or its grant keeps narrower.
+fn narrowed(mut limits: GuestLimits, mut timeout: Duration, reach: &Reach) -> (GuestLimits, Duration) {
+    for memory in [reach.request.memory_max_bytes, reach.grant.memory_max_bytes].into_iter().flatten() {
+        limits.memory_max_bytes = limits.memory_max_bytes.min(usize::try_from(memory).unwrap_or(usize::MAX));
+    }
+    for seconds in [reach.request.timeout_seconds, reach.grant.timeout_seconds].into_iter().flatten() {
+        timeout = timeout.min(Duration::from_secs(seconds.into()));
+    }
+    (limits, timeout)
+}
+
 /// A guest that failed after something was refused it, failed for that.
-fn overruled(fault: Fault, meter: &Meter) -> Fault {
+fn overruled(fault: Fault, uses: &Uses) -> Fault {
     let failed = matches!(fault.class, FaultClass::Trap | FaultClass::Reported { .. } | FaultClass::Arguments);
-    match meter.denied().filter(|_| failed) {
-        Some(wanted) => {
-            let message = format!("the tool wanted {wanted}, which is not granted, and failed: {}", fault.message);
+    match uses.denied.first().filter(|_| failed) {
+        Some(Denial { wanted, why }) => {
+            let message = format!("the tool wanted {wanted} and was denied ({why}); then it failed: {}", fault.message);
             Fault { class: FaultClass::Denied, message, code: fault.code, retry_after: None }
         }
         None => fault,

@@ -1,27 +1,24 @@
 //! What one call of a guest has: its limits, its meter, and the empty world it sees. Made for the call, dropped with it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::{future::Future, sync::Arc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
-use wasmtime_wasi_http::{
-    Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
-};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::GuestLimits;
 use super::log::LogBook;
+use super::outbound::{Outbound, Uses};
 
 /// Bytes of standard output and error that are kept.
 const STDERR_MAX_BYTES: usize = 64 * 1024;
 
 /// What a guest can make the host hold for it, beside its own memory: things with a handle (streams, pollables, requests,
-/// headers), the headers of one request, what is written to one body, and random bytes of one call.
+/// headers), the headers of one request, and random bytes of one call.
 pub(super) const HANDLES_MAX: usize = 1_000;
 const FIELDS_MAX_BYTES: usize = 16 * 1024;
-const BODY_CHUNK_BYTES: usize = 16 * 1024;
 const RANDOM_MAX_BYTES: u64 = 1024 * 1024;
 
 /// Elements of one table of a guest.
@@ -36,7 +33,7 @@ pub(super) struct Meter {
     peak_memory: AtomicU64,
     memory_refused: AtomicBool,
     log: Mutex<LogBook>,
-    denied: Mutex<Option<String>>,
+    uses: Mutex<Uses>,
 }
 
 impl Meter {
@@ -69,9 +66,8 @@ impl Meter {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the guest wanted first and was not granted.
-    pub(super) fn denied(&self) -> Option<String> {
-        self.denied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(super) fn uses(&self) -> MutexGuard<'_, Uses> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -82,18 +78,18 @@ pub(super) struct Guest {
     /// Made when the guest first asks for it: most tools never do.
     wasi: Option<WasiCtx>,
     http: WasiHttpCtx,
-    refusal: Refusal,
+    pub(super) outbound: Outbound,
     table: ResourceTable,
     pub(super) stderr: MemoryOutputPipe,
 }
 
 impl Guest {
-    pub(super) fn new(meter: Arc<Meter>, limits: &GuestLimits) -> Self {
+    pub(super) fn new(meter: Arc<Meter>, limits: &GuestLimits, outbound: Outbound) -> Self {
         let (mut http, mut table) = (WasiHttpCtx::new(), ResourceTable::new());
         http.set_field_size_limit(FIELDS_MAX_BYTES);
         table.set_max_capacity(HANDLES_MAX);
         Self {
-            refusal: Refusal(Arc::clone(&meter)),
+            outbound,
             meter,
             memory_max: limits.memory_max_bytes as u64,
             wasi: None,
@@ -118,32 +114,7 @@ impl WasiView for Guest {
 
 impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { hooks: &mut self.refusal, table: &mut self.table, ctx: &mut self.http }
-    }
-}
-
-/// The way out of the sandbox: there is none. Every request is refused, and the first one is remembered.
-struct Refusal(Arc<Meter>);
-
-type Io = Box<dyn Future<Output = Result<(), HttpError>> + Send>;
-type Answer = Box<dyn Future<Output = Result<(http::Response<WasiBody>, Io), HttpError>> + Send>;
-
-impl WasiHttpHooks for Refusal {
-    fn send_request(&mut self, request: http::Request<WasiBody>, _: Option<RequestOptions>, _: Io) -> Answer {
-        let target = request.uri();
-        let wanted = format!(
-            "{} {}://{}",
-            request.method(),
-            target.scheme_str().unwrap_or("http"),
-            target.authority().map_or("", http::uri::Authority::as_str)
-        );
-        tracing::debug!(%wanted, "a guest wanted what it was not granted");
-        self.0.denied.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(wanted);
-        Box::new(async { Err(HttpError::HttpRequestDenied) })
-    }
-
-    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        BODY_CHUNK_BYTES
+        WasiHttpCtxView { hooks: &mut self.outbound, table: &mut self.table, ctx: &mut self.http }
     }
 }
 

@@ -14,6 +14,7 @@ use super::call::Plugin;
 use super::fault::FRAMES_SEEN;
 use super::guest::{Guest, TABLE_ELEMENTS_MAX};
 use super::lane::SlowLane;
+use crate::egress::Egress;
 
 /// How often a guest that computes gives way, and is looked at.
 const EPOCH: Duration = Duration::from_millis(10);
@@ -42,11 +43,24 @@ pub struct GuestLimits {
     pub output_max_bytes: usize,
 }
 
+/// What one call of a guest may send to hosts that are granted. What a response may have is a matter of the [`Egress`].
+#[derive(Clone, Copy, Debug)]
+pub struct OutboundLimits {
+    /// Requests of one call.
+    pub requests_max: u32,
+    /// Requests of one call at once. Further ones wait.
+    pub requests_at_once_max: u32,
+    /// The body of a request, in bytes.
+    pub request_max_bytes: usize,
+}
+
 /// What all guests of a process may use.
 #[derive(Clone, Copy, Debug)]
 pub struct HostLimits {
     /// What one call may use.
     pub guest: GuestLimits,
+    /// What one call may send.
+    pub outbound: OutboundLimits,
     /// Calls at once, over all plugins. Further ones wait.
     pub calls: u32,
     /// Calls at once of one plugin. Further ones wait.
@@ -64,6 +78,8 @@ pub(super) struct Shared {
     linker: Linker<Guest>,
     pub(super) lane: SlowLane,
     pub(super) limits: HostLimits,
+    /// The way out, for what is granted.
+    pub(super) egress: Egress,
     /// As many as the pool has places.
     pub(super) places: Arc<Semaphore>,
     /// Places of plugins that are asked for their tools: tools that take their time keep no upload waiting.
@@ -73,11 +89,11 @@ pub(super) struct Shared {
 }
 
 impl PluginHost {
-    /// A host with nothing in it.
+    /// A host with nothing in it, whose guests reach the outside through `egress`.
     ///
     /// # Errors
     /// Says what this machine does not give: address space, threads.
-    pub fn new(limits: HostLimits) -> Result<Self, Refused> {
+    pub fn new(limits: HostLimits, egress: Egress) -> Result<Self, Refused> {
         let refused = |error: wasmtime::Error| Refused(format!("the sandbox cannot be set up: {error:#}"));
         let engine = Engine::new(&config(&limits)).map_err(refused)?;
         let mut linker = Linker::new(&engine);
@@ -95,6 +111,7 @@ impl PluginHost {
             listings: Arc::new(Semaphore::new(LISTINGS as usize)),
             places: Arc::new(Semaphore::new(limits.calls as usize)),
             limits,
+            egress,
             compiler: Arc::new(Semaphore::new(1)),
         };
         Ok(Self { shared: Arc::new(shared) })

@@ -1,4 +1,4 @@
-//! What a guest imports from the contract: its log, its progress, and its configuration, which is empty.
+//! What a guest imports from the contract: its log, its progress, and its configuration.
 
 use super::bindings::weir::plugin::{tool_config, tool_log, tool_progress, tool_types};
 use super::guest::Guest;
@@ -26,14 +26,12 @@ impl tool_progress::Host for Guest {
 }
 
 impl tool_config::Host for Guest {
-    /// Nothing is set: no plugin is granted a setting.
-    fn setting(&mut self, _: String) -> wasmtime::Result<Option<String>> {
-        Ok(None)
+    fn setting(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        Ok(self.outbound.setting(&name))
     }
 
-    /// Nothing is granted: no plugin has a secret.
-    fn secret_placeholder(&mut self, _: String) -> wasmtime::Result<Option<String>> {
-        Ok(None)
+    fn secret_placeholder(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        Ok(self.outbound.placeholder(&name))
     }
 }
 

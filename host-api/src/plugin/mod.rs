@@ -5,6 +5,7 @@
 //! once what it offers; [`Plugin::call`] answers one call in an instance of its own. No state and no trap survives a
 //! call. What a guest may use stands in [`GuestLimits`], how it fails in [`FaultClass`].
 
+mod access;
 mod artifact;
 mod bindings;
 mod call;
@@ -15,10 +16,13 @@ mod imports;
 mod lane;
 mod log;
 mod mcp;
+mod outbound;
 
-pub use artifact::{Artifact, Refused, Request};
+pub use access::{Grant, HttpRule, Request, SecretWish, SettingWish, name_fault};
+pub use artifact::{Artifact, Refused};
 pub use call::{Call, Listed, Plugin, Report, Used};
 pub use fault::{Fault, FaultClass};
-pub use host::{GuestLimits, HostLimits, PluginHost};
+pub use host::{GuestLimits, HostLimits, OutboundLimits, PluginHost};
 pub use log::{LogLevel, LogLine, Progress};
 pub use mcp::{Answer, Tool};
+pub use outbound::{Denial, HostUse, Reach, Uses};

@@ -6,6 +6,7 @@ mod definition;
 mod door;
 mod endpoints;
 mod extract;
+mod grants;
 mod known;
 mod openapi;
 mod page;
@@ -13,7 +14,9 @@ mod plugins;
 mod problem;
 mod request;
 mod runs;
+mod secrets;
 mod server;
+mod versions;
 mod views;
 mod webhooks;
 mod workflows;
@@ -68,7 +71,7 @@ pub struct Parts {
     /// Everything about plugins.
     pub tools: Tools,
     /// Seals and opens endpoint secrets.
-    pub vault: Vault,
+    pub vault: Arc<Vault>,
     /// Who may come in.
     pub door: Door,
     /// What triggers need to know.
@@ -102,8 +105,13 @@ fn guarded() -> OpenApiRouter<Api> {
         .routes(routes!(runs::cancel))
         .routes(routes!(runs::redrive))
         .routes(routes!(plugins::upload, plugins::list))
-        .routes(routes!(plugins::get))
+        .routes(routes!(plugins::get, versions::delete))
         .routes(routes!(plugins::tools))
+        .routes(routes!(versions::activate))
+        .routes(routes!(versions::retire))
+        .routes(routes!(grants::get, grants::put, grants::delete))
+        .routes(routes!(secrets::list))
+        .routes(routes!(secrets::put, secrets::delete))
         .routes(routes!(server::metrics))
 }
 

@@ -32,6 +32,7 @@ use crate::model::time::Timestamp;
         (name = "webhooks", description = "Where senders deliver"),
         (name = "runs", description = "Executions"),
         (name = "plugins", description = "Components with tools that steps call"),
+        (name = "secrets", description = "Secrets that requests carry"),
         (name = "server", description = "The server itself"),
     ),
 )]

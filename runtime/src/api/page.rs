@@ -90,6 +90,11 @@ impl<T> List<T> {
         Self { items: rows.into_iter().take(limit).map(view).collect(), next_cursor }
     }
 
+    /// A part of a list whose items are addressed by name.
+    pub(super) fn named(items: Vec<T>, next: Option<String>) -> Self {
+        Self { items, next_cursor: next }
+    }
+
     /// A list that is always whole.
     pub(super) fn whole(items: Vec<T>) -> Self {
         Self { items, next_cursor: None }

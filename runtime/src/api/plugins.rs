@@ -16,8 +16,8 @@ use super::problem::{Problem, ProblemCode};
 use crate::model::plugin::{PluginRef, plugin_name_fault, plugin_version_fault};
 use crate::model::reader::Fault;
 use crate::model::time::Timestamp;
-use crate::store::PluginVersion;
-use crate::tools::{Refusal, Upload};
+use crate::store::{PluginVersion, VersionStatus};
+use crate::tools::{HttpRule, Refusal, Upload, read_request};
 
 // The macro that makes the document takes an alias for the type that it is.
 type PluginList = List<PluginView>;
@@ -37,11 +37,43 @@ pub(super) struct PluginView {
     digest: String,
     /// Bytes of the component.
     size_bytes: u64,
+    /// What it is, in its own words.
+    description: Option<String>,
+    /// Whether it is what its name means.
+    status: PluginStatusView,
+    /// What it asks for, a line each; whether it is granted is at `/plugins/{plugin}/grant`.
+    asks: Vec<String>,
     /// The interfaces that it imports.
     imports: Vec<String>,
     /// Names of its tools.
     tools: Vec<String>,
     created_at: Timestamp,
+}
+
+/// Where a version of a plugin stands.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PluginStatus)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum PluginStatusView {
+    /// It is what the name means.
+    Active,
+    /// Definitions can name it with its version.
+    Inactive,
+    /// It asks for more than is granted, and becomes active with a grant.
+    Waiting,
+    /// No definition can name it any more.
+    Retired,
+}
+
+impl From<VersionStatus> for PluginStatusView {
+    fn from(status: VersionStatus) -> Self {
+        match status {
+            VersionStatus::Active => Self::Active,
+            VersionStatus::Inactive => Self::Inactive,
+            VersionStatus::Waiting => Self::Waiting,
+            VersionStatus::Retired => Self::Retired,
+        }
+    }
 }
 
 /// A version of a plugin, with the others.
@@ -60,6 +92,7 @@ pub(super) struct PluginDetailView {
 pub(super) struct VersionView {
     version: String,
     digest: String,
+    status: PluginStatusView,
     created_at: Timestamp,
 }
 
@@ -74,7 +107,7 @@ pub(super) struct ToolView(Value);
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "only its schema is used: `PluginRef` reads the path")]
 pub(super) struct PluginParam {
-    /// Its name (the newest version), `name@version`, or its digest.
+    /// Its name (the active version), `name@version`, or its digest.
     #[param(pattern = "^([A-Za-z0-9][A-Za-z0-9_-]{0,63}(@[A-Za-z0-9.+-]{1,64})?|sha256:[0-9A-Fa-f]{64})$")]
     plugin: String,
 }
@@ -96,9 +129,13 @@ pub(super) struct UploadParams {
     /// Version of the plugin.
     #[param(required = false, min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9.+-]+$")]
     version: String,
+    /// Whether it becomes what its name means, at once or with a grant. Default: true.
+    #[param(required = false)]
+    activate: bool,
 }
 
-async fn view(api: &Api, plugin: PluginVersion) -> Result<PluginView, Problem> {
+pub(super) async fn view(api: &Api, plugin: PluginVersion) -> Result<PluginView, Problem> {
+    let request = read_request(&plugin).map_err(Problem::internal)?;
     let tools = api.store.plugin_tools(plugin.digest).await?;
     let name = |tool: &Value| tool.get("name").and_then(Value::as_str).map(str::to_owned);
     Ok(PluginView {
@@ -106,13 +143,16 @@ async fn view(api: &Api, plugin: PluginVersion) -> Result<PluginView, Problem> {
         version: plugin.version,
         digest: plugin.digest.to_string(),
         size_bytes: plugin.size_bytes,
+        description: request.description.clone(),
+        status: plugin.status.into(),
+        asks: request.http.iter().map(HttpRule::to_string).collect(),
         imports: plugin.imports,
         tools: tools.iter().filter_map(name).collect(),
         created_at: plugin.created_at,
     })
 }
 
-async fn find(api: &Api, text: &str) -> Result<PluginVersion, Problem> {
+pub(super) async fn find(api: &Api, text: &str) -> Result<PluginVersion, Problem> {
     let plugin = PluginRef::parse(text).map_err(|message| Problem::parameter("plugin", message))?;
     let found = api.store.plugin(&plugin).await?;
     found.ok_or_else(|| Problem::new(ProblemCode::PluginNotFound, format!("no plugin of this server is `{plugin}`")))
@@ -121,8 +161,9 @@ async fn find(api: &Api, text: &str) -> Result<PluginVersion, Problem> {
 /// Upload a plugin
 ///
 /// The body is a WebAssembly component, or a core module with embedded component types, which is wrapped. It is
-/// compiled and asked for its tools, in a sandbox without any access, before anything is kept. The newest version of
-/// a name is what the name means; workflows that were saved before keep the version that they were saved with.
+/// compiled and asked for its tools, in a sandbox without any access, before anything is kept. A version that asks for no
+/// more than the active version of its name is granted takes over that grant and is active at once; one that asks for
+/// more waits for a grant. Workflows that were saved before keep the version that they were saved with.
 #[utoipa::path(post, operation_id = "upload_plugin", path = "/plugins", tag = "plugins", params(UploadParams),
     request_body(content((Wasm = "application/wasm"), (Wasm = "application/octet-stream"))),
     responses(
@@ -134,6 +175,11 @@ pub(super) async fn upload(State(api): State<Api>, mut query: Query, request: Re
     let named = |fault: fn(&str) -> Option<String>| move |text: &str| fault(text).map_or(Ok(text.to_owned()), Err);
     let name = query.take("name", named(plugin_name_fault));
     let version = query.take("version", named(plugin_version_fault));
+    let activate = query.take("activate", |text| match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("must be `true` or `false`".to_owned()),
+    });
     let kind = request.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default().to_owned());
     // First of all: whoever is still sending is told what is wrong, and not that the connection broke.
     let body = read_body(request.into_body(), api.config.plugin_max_bytes, "plugin_max_bytes").await?;
@@ -145,7 +191,8 @@ pub(super) async fn upload(State(api): State<Api>, mut query: Query, request: Re
     if kind.is_some_and(|kind| !is_wasm(&kind)) {
         return Err(Problem::new(ProblemCode::UnsupportedMediaType, "send the plugin as `application/wasm`"));
     }
-    let uploaded = api.tools.upload(Upload { bytes: body.to_vec(), name, version }).await.map_err(refused)?;
+    let upload = Upload { bytes: body.to_vec(), name, version, activate: activate.unwrap_or(true) };
+    let uploaded = api.tools.upload(upload).await.map_err(refused)?;
     let view = view(&api, uploaded.plugin).await?;
     if !uploaded.is_new {
         return Ok(Json(view).into_response());
@@ -167,7 +214,7 @@ fn refused(refusal: Refusal) -> Problem {
     }
 }
 
-/// List plugins, each in its newest version, newest first
+/// List plugins, each in its active version (where none is active, its newest), newest first
 #[utoipa::path(get, operation_id = "list_plugins", path = "/plugins", tag = "plugins", params(ListParams),
     responses((status = 200, body = PluginList), ListProblems))]
 pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Response, Problem> {
@@ -183,7 +230,7 @@ pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Res
 
 /// Get a plugin
 ///
-/// By its name (its newest version), as `name@version`, or by its digest.
+/// By its name (its active version; where none is active, its newest), as `name@version`, or by its digest.
 #[utoipa::path(get, operation_id = "get_plugin", path = "/plugins/{plugin}", tag = "plugins", params(PluginParam),
     responses((status = 200, body = PluginDetailView), ReadProblems))]
 pub(super) async fn get(State(api): State<Api>, PathText(plugin): PathText) -> Result<Json<PluginDetailView>, Problem> {
@@ -192,6 +239,7 @@ pub(super) async fn get(State(api): State<Api>, PathText(plugin): PathText) -> R
     let version = |version: PluginVersion| VersionView {
         version: version.version,
         digest: version.digest.to_string(),
+        status: version.status.into(),
         created_at: version.created_at,
     };
     let versions = versions.into_iter().map(version).collect();

@@ -73,6 +73,16 @@ problem_codes! {
     InvalidPlugin = "invalid_plugin", UNPROCESSABLE_ENTITY, "The plugin is not valid";
     /// The version of the plugin is another component already.
     PluginVersionTaken = "plugin_version_taken", CONFLICT, "The plugin's version is taken";
+    /// The version of the plugin is what its name means.
+    PluginActive = "plugin_active", CONFLICT, "The plugin's version is active";
+    /// Revisions of workflows pin the version of the plugin.
+    PluginInUse = "plugin_in_use", CONFLICT, "The plugin's version is in use";
+    /// The version wants more than anybody granted it.
+    GrantRequired = "grant_required", CONFLICT, "The plugin's version needs a grant";
+    /// The grant has faults.
+    InvalidGrant = "invalid_grant", UNPROCESSABLE_ENTITY, "The grant is not valid";
+    /// No secret has this name.
+    SecretNotFound = "secret_not_found", NOT_FOUND, "There is no such secret";
     /// Nothing is at this URL.
     RouteNotFound = "route_not_found", NOT_FOUND, "There is nothing at this URL";
     /// The URL exists, and does not take this method.

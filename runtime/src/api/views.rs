@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use indexmap::IndexMap;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -11,7 +12,7 @@ use crate::model::context::{context, context_size_bytes};
 use crate::model::definition::{Definition, Step};
 use crate::model::error::Failure;
 use crate::model::journal::{Event, Outcome, Output};
-use crate::model::plugin::Used;
+use crate::model::plugin::{HostUse, Used};
 use crate::model::state::{Phase, RunState};
 use crate::model::step::StepKind;
 use crate::model::time::Timestamp;
@@ -173,7 +174,7 @@ pub(super) struct StepView {
     /// `http`: the headers of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<std::collections::HashMap<String, String>>)]
-    response_headers: Option<indexmap::IndexMap<String, String>>,
+    response_headers: Option<IndexMap<String, String>>,
     /// `mcp_tool`: the tool's answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<AnswerView>,
@@ -212,13 +213,37 @@ struct UsedView {
     peak_memory_bytes: u64,
     /// Wall time in milliseconds.
     time_ms: f64,
+    /// Where its requests went, by origin.
+    #[serde(skip_serializing_if = "IndexMap::is_empty")]
+    #[schema(value_type = std::collections::BTreeMap<String, HostUseView>, required = false)]
+    hosts: IndexMap<String, HostUseView>,
+    /// Names of the secrets that left with them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    secrets: Vec<String>,
+}
+
+/// What a call of a tool sent to a host, and received from it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = HostUse)]
+struct HostUseView {
+    requests: u32,
+    /// Bytes of the bodies that were sent.
+    sent_bytes: u64,
+    /// Bytes of the bodies that came back.
+    received_bytes: u64,
 }
 
 impl From<Used> for UsedView {
     fn from(used: Used) -> Self {
         // To the microsecond, without the digits that a binary fraction adds.
         let time_ms = (Duration::from_micros(used.time_us).as_secs_f64() * 1e6).round() / 1e3;
-        Self { fuel: used.fuel, peak_memory_bytes: used.peak_memory_bytes, time_ms }
+        let host = |(origin, used): (String, HostUse)| {
+            let HostUse { requests, sent_bytes, received_bytes } = used;
+            (origin, HostUseView { requests, sent_bytes, received_bytes })
+        };
+        let hosts = used.hosts.into_iter().map(host).collect();
+        Self { fuel: used.fuel, peak_memory_bytes: used.peak_memory_bytes, time_ms, hosts, secrets: used.secrets }
     }
 }
 
@@ -248,7 +273,7 @@ impl StepView {
             response_status: output.and_then(|output| output.status),
             response_headers: output.and_then(|output| output.headers.clone()),
             answer: output.and_then(AnswerView::of),
-            used: known.and_then(|known| known.used).map(Into::into),
+            used: known.and_then(|known| known.used.clone()).map(Into::into),
             error: known.and_then(|known| known.error.as_ref()).map(Into::into),
         }
     }

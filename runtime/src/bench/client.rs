@@ -9,7 +9,7 @@ use http::{HeaderName, Method};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use url::Url;
-use weir_host::egress::{Egress, EgressSettings, Policy, Request};
+use weir_host::egress::{Egress, EgressSettings, Placeholders, Policy, Request};
 
 /// The secret of the endpoints that are made, and deleted afterwards.
 const SECRET: &str = "bench";
@@ -57,7 +57,10 @@ impl Client {
     }
 
     async fn send(&self, method: Method, url: Url, headers: HeaderMap, body: Bytes) -> anyhow::Result<Value> {
-        let response = self.egress.send(Request { method, url: url.clone(), headers, body }).await?;
+        let response = self
+            .egress
+            .send(Request { method, url: url.clone(), headers, body, secrets: Placeholders::default() })
+            .await?;
         let body = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
         if !response.status.is_success() {
             bail!("{url} answered {}: {}", response.status, body["detail"].as_str().unwrap_or_default());

@@ -1,11 +1,13 @@
 //! What the sandbox costs: the bare minimum that a call of a component takes, and what a step does around it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
-use weir_host::plugin::{Call, PluginHost};
+use weir_host::plugin::Call;
 
+use crate::app::outside;
 use crate::clock::new_id;
 use crate::config::Config;
 use crate::model::id::RunId;
@@ -30,7 +32,7 @@ pub(super) struct Sandbox {
 
 impl Sandbox {
     pub(super) async fn new(config: &Config, plugin: &[u8]) -> anyhow::Result<Self> {
-        let host = PluginHost::new(config.plugins())?;
+        let (_, host) = outside(config)?;
         Ok(Self { plugin: examine(&host, plugin.to_vec()).await? })
     }
 
@@ -68,7 +70,7 @@ impl Sandbox {
                 idempotency_key: "call".to_owned(),
                 timeout: Duration::from_secs(30),
             };
-            let called = self.plugin.loaded.call(&call, by).await;
+            let (called, _) = self.plugin.loaded.call(&call, by, Arc::default()).await;
             called.map_err(|failed| anyhow::anyhow!("{}", failed.failure.message))?;
         }
         Ok(processor_time().saturating_sub(began))
@@ -90,6 +92,7 @@ fn call() -> Call {
         attempt: 1,
         idempotency_key: "call".to_owned(),
         timeout: Duration::from_secs(30),
+        reach: Arc::default(),
     }
 }
 

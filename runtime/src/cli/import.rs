@@ -2,10 +2,10 @@
 //! what it does not take and why; never changes what is here already.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::Value;
-use weir_host::plugin::PluginHost;
 
 use super::{print, printable};
 use crate::app;
@@ -45,7 +45,7 @@ struct Peculiar {
 
 struct Import {
     store: Store,
-    vault: Vault,
+    vault: Arc<Vault>,
     tools: Tools,
     limits: Limits,
     /// The workflows that are here, each with the definition that its imported runs executed.
@@ -67,9 +67,11 @@ pub(super) async fn run(from: &str, config: &Config) -> anyhow::Result<()> {
 }
 
 async fn import(original: &mut Original, store: &Store, location: &Location, config: &Config) -> anyhow::Result<()> {
+    let vault = Arc::new(app::vault(config, location, store).await?);
+    let (_, host) = app::outside(config)?;
     let import = Import {
-        vault: app::vault(config, location, store).await?,
-        tools: Tools::new(store.clone(), PluginHost::new(config.plugins())?),
+        tools: Tools::new(store.clone(), host, Arc::clone(&vault)),
+        vault,
         store: store.clone(),
         limits: config.limits(),
         here: HashMap::new(),

@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::Subcommand;
 use sha2::{Digest as _, Sha256};
 
 use super::print;
+use crate::app;
 use crate::clock::{SystemClock, random_bytes};
 use crate::config::Config;
-use crate::store::{KeyHash, Store};
+use crate::store::{KeyHash, MASTER_KEY, SealedAt, Store};
+use crate::tools::owner;
+use crate::vault::Vault;
 
 /// Begins every key, so that scanners for leaked secrets know one when they see it.
 const BEGINS: &str = "weir_";
@@ -40,6 +43,11 @@ pub(super) enum Command {
         #[arg(value_name = "NAME")]
         name: String,
     },
+
+    /// Seal every secret in the database anew with the master key: the last step of a change of that key.
+    ///
+    /// The key before stands in `master_keys_accepted`. Works beside running servers that know both.
+    Reseal,
 }
 
 /// Does what the command says.
@@ -54,14 +62,46 @@ pub(super) async fn run(command: &Command, config: &Config) -> anyhow::Result<()
         let digest = crate::model::plugin::PluginDigest(hash);
         return print(&format!("{key}\n\nThis is the key `{name}`. Add its digest to `api_key_hashes`:\n{digest}\n"));
     }
-    let store = Store::open_beside(&config.location()?, Arc::new(SystemClock)).await?;
-    let done = within(command, &store).await;
+    let location = config.location()?;
+    let store = Store::open_beside(&location, Arc::new(SystemClock)).await?;
+    let done = match command {
+        Command::Reseal => match app::vault(config, &location, &store).await {
+            Ok(vault) => reseal(&store, &vault).await,
+            Err(error) => Err(error),
+        },
+        _ => within(command, &store).await,
+    };
     store.close().await;
     done
 }
 
+/// Seals everything anew. What changes meanwhile is sealed by whoever changes it.
+async fn reseal(store: &Store, vault: &Vault) -> anyhow::Result<()> {
+    let (mut done, mut foreign) = (0, Vec::new());
+    for (at, sealed) in store.sealed().await? {
+        let owner = match &at {
+            SealedAt::Endpoint(id) | SealedAt::EndpointBefore(id) => id.0.as_bytes().to_vec(),
+            SealedAt::Secret(name) => owner(name),
+            SealedAt::Fact => MASTER_KEY.as_bytes().to_vec(),
+        };
+        match vault.open_sealed(&owner, &sealed) {
+            Ok(secret) => {
+                let secret = String::from_utf8(secret).context("a secret that is not text")?;
+                done += u32::from(store.reseal(at, sealed, vault.seal(&owner, &secret)).await?);
+            }
+            Err(_) => foreign.push(format!("{at:?}")),
+        }
+    }
+    print(&format!("sealed anew: {done}\n"))?;
+    if !foreign.is_empty() {
+        bail!("sealed with a key that is not known here, and left as they are: {}", foreign.join(", "));
+    }
+    Ok(())
+}
+
 async fn within(command: &Command, store: &Store) -> anyhow::Result<()> {
     match command {
+        Command::Reseal => bail!("needs the master key"),
         Command::Create { name, .. } => {
             let (key, hash) = make();
             if !store.add_api_key(name.clone(), hash).await? {

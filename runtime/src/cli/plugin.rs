@@ -2,14 +2,15 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
-use weir_host::plugin::PluginHost;
 
 use super::{print, printable};
+use crate::app;
 use crate::clock::new_id;
 use crate::config::Config;
 use crate::model::definition::STEP_TIMEOUT_DEFAULT;
@@ -82,7 +83,7 @@ async fn open(file: &Path, config: &Config) -> anyhow::Result<Examined> {
     if bytes.len() > limit {
         bail!("{} has more than {limit} bytes (`plugin_max_bytes`)", file.display());
     }
-    let host = PluginHost::new(config.plugins())?;
+    let (_, host) = app::outside(config)?;
     examine(&host, bytes).await.with_context(|| file.display().to_string())
 }
 
@@ -133,10 +134,10 @@ async fn call(plugin: &Examined, tool: &str, arguments: Value, timeout: Duration
     let run = RunId(new_id());
     let by = Caller { run, step: "call".to_owned(), attempt: 1, idempotency_key: format!("{run}:call"), timeout };
     let call = ToolCall { tool: tool.to_owned(), arguments, on_tool_error: OnToolError::Continue };
-    let called = plugin.loaded.call(&call, by).await;
+    let (called, _) = plugin.loaded.call(&call, by, Arc::default()).await;
     let used = match &called {
-        Ok(output) => output.tool.as_ref().map(|tool| tool.used),
-        Err(failed) => failed.used,
+        Ok(output) => output.tool.as_ref().map(|tool| tool.used.clone()),
+        Err(failed) => failed.used.as_deref().cloned(),
     };
     if let Some(used) = used {
         let (fuel, memory, time) = (used.fuel, used.peak_memory_bytes / 1024, Duration::from_micros(used.time_us));

@@ -25,7 +25,7 @@ const MAY_BE_ZERO: [&str; 5] =
     ["redirects_max", "idle_connections_max", "secret_grace_seconds", "shutdown_timeout_seconds", "retention_days"];
 
 /// Settings whose values nobody is shown.
-const SECRET: [&str; 1] = ["master_key"];
+const SECRET: [&str; 2] = ["master_key", "master_keys_accepted"];
 
 /// Settings that are also variables of another name, which is what the original system and most platforms call them.
 const VARIABLES: [(&str, &str); 3] =
@@ -123,8 +123,9 @@ impl Layers {
         let mut text = String::new();
         for (key, value) in &self.values {
             let source = self.source(key);
+            let is_empty = value.as_str().is_some_and(str::is_empty) || value.as_array().is_some_and(Vec::is_empty);
             let shown = match value.as_str() {
-                Some(secret) if SECRET.contains(&key.as_str()) && !secret.is_empty() => Value::String("***".to_owned()),
+                _ if SECRET.contains(&key.as_str()) && !is_empty => Value::String("***".to_owned()),
                 Some(url) if url.contains("://") => Value::String(without_password(url)),
                 _ => value.clone(),
             };

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use weir_host::egress::{EgressSettings, Policy};
-use weir_host::plugin::{GuestLimits, HostLimits};
+use weir_host::plugin::{GuestLimits, HostLimits, OutboundLimits};
 
 pub use layers::Layers;
 
@@ -74,6 +74,7 @@ pub struct Config {
     pub run_state_ttl_seconds: u32,
     pub master_key: String,
     pub master_key_file: PathBuf,
+    pub master_keys_accepted: Vec<String>,
     pub retention_days: u32,
     pub api_key_hashes: Vec<String>,
     pub log_format: LogFormat,
@@ -92,6 +93,9 @@ pub struct Config {
     pub tool_fuel_max_millions: u32,
     pub tool_calls_max: u32,
     pub tool_calls_per_plugin_max: u32,
+    pub tool_requests_max: u32,
+    pub tool_requests_at_once_max: u32,
+    pub tool_request_max_bytes: usize,
     pub requests_max: usize,
     pub request_max_bytes: usize,
     pub webhook_max_bytes: usize,
@@ -191,6 +195,11 @@ impl Config {
                 memory_max_bytes: self.tool_memory_max_bytes,
                 fuel: u64::from(self.tool_fuel_max_millions) * 1_000_000,
                 output_max_bytes: self.step_output_max_bytes,
+            },
+            outbound: OutboundLimits {
+                requests_max: self.tool_requests_max,
+                requests_at_once_max: self.tool_requests_at_once_max,
+                request_max_bytes: self.tool_request_max_bytes,
             },
             calls: self.tool_calls_max,
             calls_per_plugin: self.tool_calls_per_plugin_max.min(self.tool_calls_max),

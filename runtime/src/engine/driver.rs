@@ -218,7 +218,13 @@ impl<'b> Driver<'b> {
                 let then = delay.map_or(Then::GiveUp, |delay| Then::Retry { at: now.plus(delay) });
                 tracing::info!(step.path = %path, code = failed.failure.code.as_str(), retry = delay.is_some(),
                     "the attempt failed: {}", failed.failure.message);
-                Event::Failed { path: path.clone(), error: failed.failure.at(path), then, used: failed.used, at: now }
+                Event::Failed {
+                    path: path.clone(),
+                    error: failed.failure.at(path),
+                    then,
+                    used: failed.used.map(|used| *used),
+                    at: now,
+                }
             }
         };
         self.record(vec![event])

@@ -175,7 +175,7 @@ fn read_step(
 ) -> Option<Step> {
     let mut members = Members::of(item, pointer, faults)?;
     let expressions = Cell::new(0);
-    let place = Place { pointer: pointer.to_owned(), earlier, faults, expressions: &expressions };
+    let place = Place { pointer: pointer.to_owned(), earlier, faults, expressions: &expressions, secrets: None };
     if let Some(value) = members.take("name")
         && let Some(name) = members.string("name", value)
         && let Some(message) = step_name_fault(name)

@@ -51,6 +51,8 @@ failure_codes! {
     TooManyRedirects = "too_many_redirects",
     /// The egress guard does not let this server call that address.
     EgressDenied = "egress_denied",
+    /// A secret that the step names is not set, may not go where the request goes, or cannot be opened.
+    SecretUnavailable = "secret_unavailable",
     /// The values of the step do not make a valid request.
     InvalidRequestValues = "invalid_request_values",
     /// An expression of the step could not be evaluated.
@@ -130,7 +132,7 @@ pub struct AttemptFailure {
     /// The earliest time for another attempt, where the target named one (`Retry-After`, RFC 9110 section 10.2.3).
     pub retry_after: Option<Duration>,
     /// `mcp_tool`: what the attempt used.
-    pub used: Option<Used>,
+    pub used: Option<Box<Used>>,
 }
 
 impl AttemptFailure {

@@ -3,8 +3,8 @@
 //! Expressions are MiniJinja's: no statements, no loaders, strict undefined, a fuel limit and bounded output. What
 //! they see comes from the run's row, its revision and its journal, so evaluating again gives the same value.
 
-use std::cell::Cell;
-use std::collections::HashSet;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::LazyLock;
 
 use minijinja::value::ValueKind;
@@ -17,6 +17,9 @@ use super::reader::{Faults, join};
 
 /// The names at the root of every expression.
 pub const ROOTS: [&str; 4] = ["trigger", "steps", "run", "workflow"];
+
+/// The root that only some places have: `secrets.name` is a text that stands for the secret.
+const SECRETS: &str = "secrets";
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut environment = Environment::new();
@@ -34,12 +37,17 @@ pub struct Expression {
     source: String,
     /// The roots it reads, so that only these are built for it.
     roots: HashSet<String>,
+    /// The secrets it names.
+    secrets: BTreeSet<String>,
 }
 
 /// What expressions can see: each root is built only when an expression asks for it.
 pub trait Scope {
     /// The value of a root (one of [`ROOTS`]).
     fn root(&self, name: &str) -> minijinja::Value;
+
+    /// What stands for the secret called `name` until the request leaves.
+    fn secret(&self, name: &str) -> String;
 
     /// Notes that an expression has made a value of so many bytes.
     ///
@@ -58,6 +66,8 @@ pub struct Place<'a> {
     pub faults: &'a Faults,
     /// Counts the expressions of the step.
     pub expressions: &'a Cell<usize>,
+    /// Where the names of secrets go; none: no secret may stand here.
+    pub secrets: Option<&'a RefCell<BTreeSet<String>>>,
 }
 
 impl Place<'_> {
@@ -105,7 +115,22 @@ impl Expression {
             .filter(|name| !functions.contains(name.as_str()))
             .collect();
         let mut sound = true;
-        for root in roots.iter().filter(|root| !ROOTS.contains(&root.as_str())) {
+        let secrets = named_secrets(&compiled);
+        if roots.contains(SECRETS) {
+            let message = match (place.secrets, &secrets) {
+                (None, _) => "a secret can stand in a header or in the query of an `http` step, nowhere else",
+                (Some(_), None) => "name the secret itself: `secrets.name`, of letters, digits and _",
+                (Some(named), Some(secrets)) => {
+                    named.borrow_mut().extend(secrets.iter().cloned());
+                    ""
+                }
+            };
+            if !message.is_empty() {
+                place.faults.add(&place.pointer, message);
+                sound = false;
+            }
+        }
+        for root in roots.iter().filter(|root| ![&ROOTS[..], &[SECRETS]].concat().contains(&root.as_str())) {
             place.faults.add(
                 &place.pointer,
                 format!("`{root}` is unknown in `{source}`; expressions see {}", ROOTS.join(", ")),
@@ -121,12 +146,17 @@ impl Expression {
                 sound = false;
             }
         }
-        sound.then(|| Self { compiled, source: source.to_owned(), roots })
+        sound.then(|| Self { compiled, source: source.to_owned(), roots, secrets: secrets.unwrap_or_default() })
     }
 
     /// Evaluates the expression to JSON; the error text names the expression.
     pub fn eval(&self, scope: &dyn Scope) -> Result<Value, String> {
-        let context = minijinja::Value::from_pairs(self.roots.iter().map(|root| (root.clone(), scope.root(root))));
+        let secrets = || self.secrets.iter().map(|name| (name.clone(), minijinja::Value::from(scope.secret(name))));
+        let root = |root: &String| match root.as_str() {
+            SECRETS => (root.clone(), minijinja::Value::from_pairs(secrets())),
+            _ => (root.clone(), scope.root(root)),
+        };
+        let context = minijinja::Value::from_pairs(self.roots.iter().map(root));
         let value = self.compiled.eval(context).map_err(|error| format!("`{}`: {}", self.source, describe(&error)))?;
         if value.is_undefined() {
             return Err(format!("`{}` is undefined", self.source));
@@ -149,6 +179,13 @@ impl Expression {
             other => Err(format!("`{}` must be true or false, not {}", self.source, super::reader::kind_of(&other))),
         }
     }
+}
+
+/// The secrets that an expression names one by one; none where it looks a name up.
+fn named_secrets(compiled: &minijinja::Expression<'_, '_>) -> Option<BTreeSet<String>> {
+    let variables = compiled.undeclared_variables(true);
+    let of_secrets = variables.iter().filter(|name| *name == SECRETS || name.starts_with("secrets."));
+    of_secrets.map(|name| Some(name.strip_prefix("secrets.")?.split('.').next()?.to_owned())).collect()
 }
 
 /// What in a value JSON has no word for, and would quietly become null.

@@ -122,7 +122,7 @@ pub fn plugin_version_fault(version: &str) -> Option<String> {
 pub type ToolLock = IndexMap<String, PluginDigest>;
 
 /// What a call of a tool really used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Used {
     /// Units of fuel: about one for each instruction of the guest.
     pub fuel: u64,
@@ -130,6 +130,23 @@ pub struct Used {
     pub peak_memory_bytes: u64,
     /// Wall time, in microseconds.
     pub time_us: u64,
+    /// Where its requests went, by origin such as `https://api.example.com`.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub hosts: IndexMap<String, HostUse>,
+    /// Names of the secrets that left with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+}
+
+/// What a call of a tool sent to a host, and received from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostUse {
+    /// Requests.
+    pub requests: u32,
+    /// Bytes of their bodies.
+    pub sent_bytes: u64,
+    /// Bytes of the bodies that came back.
+    pub received_bytes: u64,
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ impl RunState {
                 step.failures += 1;
                 step.unsettled |= matches!(error.code, FailureCode::StepTimeout | FailureCode::ConnectionFailed);
                 step.error = Some(error.clone());
-                step.used = *used;
+                step.used.clone_from(used);
                 self.after(path, *then, *at);
             }
             Event::Interrupted { path, then, at } => {
@@ -164,7 +164,7 @@ impl RunState {
     fn completed(&mut self, path: &StepPath, output: &Output, at: Timestamp) -> Result<(), IllegalTransition> {
         let step = self.open_step(path, at)?;
         step.output = Some(Arc::new(output.clone()));
-        step.used = output.tool.as_ref().map(|tool| tool.used);
+        step.used = output.tool.as_ref().map(|tool| tool.used.clone());
         step.error = None;
         self.output_bytes += json_size_bytes(output);
         self.settle(path, Phase::Completed, at);

@@ -1,5 +1,7 @@
 //! The kinds of steps: what each may say in a definition, and what it asks the engine to do.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use http::{HeaderName, HeaderValue};
@@ -99,6 +101,8 @@ pub struct HttpStep {
     query: Vec<(String, Template)>,
     body: BodyTemplate,
     expect_status: Vec<RangeInclusive<u16>>,
+    /// Names of the secrets that its headers and its query name.
+    secrets: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -122,6 +126,8 @@ pub struct HttpCall {
     pub body: Body,
     /// Statuses that count as success.
     pub expect_status: Vec<RangeInclusive<u16>>,
+    /// Texts in headers and query that stand for secrets, each with the secret's name.
+    pub secrets: Vec<(String, String)>,
 }
 
 /// The body of a request.
@@ -140,9 +146,11 @@ pub enum Body {
 impl HttpStep {
     fn parse(members: &mut Members<'_>, place: &Place<'_>) -> Option<Self> {
         let method = parse_method(members);
+        let named = RefCell::new(BTreeSet::new());
+        let open = Place { pointer: place.pointer.clone(), secrets: Some(&named), ..*place };
         let url = members.require("url").and_then(|value| {
             let text = members.string("url", value)?;
-            let template = Template::parse(value, &at(members, "url", place))?;
+            let template = Template::parse(value, &at(members, "url", &open))?;
             if let Template::Literal(_) = template
                 && let Err(message) = parse_url(text)
             {
@@ -151,13 +159,13 @@ impl HttpStep {
             }
             Some(template)
         });
-        let headers = parse_pairs(members, "headers", place);
+        let headers = parse_pairs(members, "headers", &open);
         for (name, template) in headers.iter().flatten() {
             if let Some(message) = header_fault(name, template) {
                 place.faults.add(&join(&members.pointer("headers"), name), message);
             }
         }
-        let query = parse_pairs(members, "query", place);
+        let query = parse_pairs(members, "query", &open);
         let body = parse_body(members, place);
         let expect_status = parse_expect_status(members);
         Some(Self {
@@ -167,6 +175,7 @@ impl HttpStep {
             query: query?,
             body: body?,
             expect_status: expect_status?,
+            secrets: named.into_inner(),
         })
     }
 
@@ -184,6 +193,11 @@ impl HttpStep {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(&query);
         }
+        let secrets: Vec<_> = self.secrets.iter().map(|name| (scope.secret(name), name.clone())).collect();
+        let before_query = &url[..url::Position::AfterPath];
+        if let Some((_, name)) = secrets.iter().find(|(text, _)| before_query.contains(text.as_str())) {
+            return Err(invalid(format!("url: the secret `{name}` can stand in the query of a URL, not before it")));
+        }
         let mut headers = Vec::new();
         for (name, value) in render_pairs(&self.headers, &eval)? {
             let value = HeaderValue::from_str(&value)
@@ -197,7 +211,8 @@ impl HttpStep {
             BodyTemplate::Form(fields) => Body::Form(render_pairs(fields, &eval)?),
             BodyTemplate::Text(template) => Body::Text(plain_text(&eval(template)?)),
         };
-        Ok(HttpCall { method: self.method, url, headers, body, expect_status: self.expect_status.clone() })
+        let expect_status = self.expect_status.clone();
+        Ok(HttpCall { method: self.method, url, headers, body, expect_status, secrets })
     }
 }
 

@@ -188,6 +188,10 @@ mod tests {
             minijinja::Value::from(minijinja::value::Serde(&self.0[name]))
         }
 
+        fn secret(&self, name: &str) -> String {
+            format!("[{name}]")
+        }
+
         fn charge(&self, _: usize) -> Result<(), String> {
             Ok(())
         }
@@ -195,7 +199,8 @@ mod tests {
 
     fn parse(value: &Value) -> Result<Template, Vec<super::super::reader::Fault>> {
         let (faults, earlier, count) = (Faults::default(), HashSet::from(["a".to_owned()]), Cell::new(0));
-        let place = Place { pointer: "/v".into(), earlier: &earlier, faults: &faults, expressions: &count };
+        let place =
+            Place { pointer: "/v".into(), earlier: &earlier, faults: &faults, expressions: &count, secrets: None };
         let parsed = Template::parse(value, &place);
         parsed.ok_or_else(|| faults.into_vec())
     }

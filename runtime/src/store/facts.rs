@@ -4,6 +4,9 @@ use super::sql::Connection;
 use super::writer::Op;
 use super::{Store, StoreError};
 
+/// The fact by which a wrong master key is found out: its own name, sealed.
+pub const MASTER_KEY: &str = "master_key";
+
 struct Settle {
     name: &'static str,
     value: Vec<u8>,

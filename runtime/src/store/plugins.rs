@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::page::{Page, PageRequest};
 use super::sql::{Connection, Row};
+use super::versions::activate;
 use super::writer::Op;
 use super::{Store, StoreError, from_json, json_bytes};
 use crate::clock::new_id;
@@ -26,8 +27,38 @@ pub struct PluginVersion {
     pub size_bytes: u64,
     /// The interfaces that it imports.
     pub imports: Vec<String>,
+    /// What the component says it wants, as JSON.
+    pub request: Option<Value>,
+    /// Where it stands.
+    pub status: VersionStatus,
     /// When it was uploaded.
     pub created_at: Timestamp,
+}
+
+/// Where a version of a plugin stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionStatus {
+    /// It is what the name means.
+    Active,
+    /// It is there, and another version is what the name means, or none.
+    Inactive,
+    /// It wants more than was granted when it came, and becomes active with a grant.
+    Waiting,
+    /// No definition may name it any more.
+    Retired,
+}
+
+impl VersionStatus {
+    /// As clients spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Inactive => "inactive",
+            Self::Waiting => "waiting",
+            Self::Retired => "retired",
+        }
+    }
 }
 
 /// A plugin to keep.
@@ -45,6 +76,12 @@ pub struct NewPlugin {
     pub imports: Vec<String>,
     /// The tools that it offers, by name: each a `Tool` of the Model Context Protocol.
     pub tools: Vec<(String, Value)>,
+    /// What the component says it wants, as JSON.
+    pub request: Option<Value>,
+    /// How it begins: active, inactive, or waiting for a grant.
+    pub status: VersionStatus,
+    /// The rights that it takes over, as JSON, unless the component has some already.
+    pub rights: Option<Value>,
 }
 
 /// What became of a plugin to keep.
@@ -58,11 +95,12 @@ pub enum Added {
     VersionTaken(PluginDigest),
 }
 
-const COLUMNS_FROM: &str = "SELECT v.id, v.name, v.version, v.digest, v.created_at, p.size, p.imports \
+const COLUMNS_FROM: &str = "SELECT v.id, v.name, v.version, v.digest, v.created_at, v.activated_at, v.retired_at, v.waits, \
+                                   p.size, p.imports, p.request \
                             FROM plugin_versions v JOIN plugins p ON p.digest = v.digest ";
 
-/// Leaves the newest version of every name.
-const NEWEST: &str = "v.id = (SELECT id FROM plugin_versions WHERE name = v.name ORDER BY id DESC LIMIT 1)";
+/// Orders the versions of a name by what it means: the one that was activated last, and where none is active the newest.
+const MEANT: &str = "CASE WHEN activated_at IS NULL THEN 0 ELSE activated_at END DESC, id DESC";
 
 /// [`COLUMNS_FROM`] with a condition.
 fn select(condition: &str) -> sqlx::AssertSqlSafe<String> {
@@ -74,6 +112,8 @@ struct Add {
     new: NewPlugin,
     imports: Vec<u8>,
     tools: Vec<(String, Vec<u8>)>,
+    request: Option<Vec<u8>>,
+    rights: Option<Vec<u8>>,
     now: i64,
 }
 
@@ -88,7 +128,7 @@ impl Op for Add {
         self.insert_component(db).await?;
         let inserted = db
             .query(
-                "INSERT INTO plugin_versions (id, name, version, digest, created_at) VALUES ($1, $2, $3, $4, $5) \
+                "INSERT INTO plugin_versions (id, name, version, digest, created_at, waits) VALUES ($1, $2, $3, $4, $5, $6) \
                  ON CONFLICT (name, version) DO NOTHING",
             )
             .bind(self.id)
@@ -96,11 +136,22 @@ impl Op for Add {
             .bind(&new.version)
             .bind(&new.digest.0[..])
             .bind(self.now)
+            .bind(i64::from(new.status == VersionStatus::Waiting))
             .execute()
             .await?;
-        // Somebody else was quicker by a moment.
-        let earlier = if inserted == 0 { self.earlier(db).await? } else { None };
-        Ok(earlier.unwrap_or(Ok(Added::New)))
+        if inserted == 0 {
+            // Somebody else was quicker by a moment.
+            return Ok(self.earlier(db).await?.unwrap_or(Ok(Added::New)));
+        }
+        if let Some(rights) = &self.rights {
+            let sql = "INSERT INTO plugin_grants (digest, rights, granted_at) VALUES ($1, $2, $3) \
+                       ON CONFLICT (digest) DO NOTHING";
+            db.query(sql).bind(&new.digest.0[..]).bind(rights).bind(self.now).execute().await?;
+        }
+        if new.status == VersionStatus::Active {
+            activate(db, &new.name, self.id, self.now).await?;
+        }
+        Ok(Ok(Added::New))
     }
 }
 
@@ -119,14 +170,15 @@ impl Add {
         let size = i64::try_from(new.component.len()).unwrap_or(i64::MAX);
         let inserted = db
             .query(
-                "INSERT INTO plugins (digest, size, imports, created_at, component) VALUES ($1, $2, $3, $4, $5) \
-             ON CONFLICT (digest) DO NOTHING",
+                "INSERT INTO plugins (digest, size, imports, created_at, component, request) \
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (digest) DO NOTHING",
             )
             .bind(&new.digest.0[..])
             .bind(size)
             .bind(&self.imports)
             .bind(self.now)
             .bind(&new.component)
+            .bind(self.request.as_deref())
             .execute()
             .await?;
         if inserted == 0 {
@@ -154,17 +206,20 @@ impl Store {
         let imports = json_bytes(&new.imports)?;
         let tool = |(name, tool): &(String, Value)| Ok((name.clone(), json_bytes(tool)?));
         let tools = new.tools.iter().map(tool).collect::<Result<Vec<_>, StoreError>>()?;
-        self.db.write(Add { id: new_id(), new, imports, tools, now: self.clock.now().as_micros() }).await?
+        let request = new.request.as_ref().map(json_bytes).transpose()?;
+        let rights = new.rights.as_ref().map(json_bytes).transpose()?;
+        let now = self.clock.now().as_micros();
+        self.db.write(Add { id: new_id(), new, imports, tools, request, rights, now }).await?
     }
 
-    /// What a name, a version or a digest leads to.
+    /// What a name, a version or a digest leads to. A name leads to its active version, and where none is active to the newest.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn plugin(&self, plugin: &PluginRef) -> Result<Option<PluginVersion>, StoreError> {
         let row = match plugin {
             PluginRef::Name(name) => {
-                let query = self.db.query(select("WHERE v.name = $1 ORDER BY v.id DESC LIMIT 1"));
+                let query = self.db.query(select(&format!("WHERE v.name = $1 ORDER BY {MEANT} LIMIT 1")));
                 query.bind(name).fetch_optional().await?
             }
             PluginRef::Version(name, version) => {
@@ -172,21 +227,24 @@ impl Store {
                 query.bind(name).bind(version).fetch_optional().await?
             }
             PluginRef::Digest(digest) => {
-                let query = self.db.query(select("WHERE v.digest = $1 ORDER BY v.id DESC LIMIT 1"));
+                let query = self.db.query(select(&format!("WHERE v.digest = $1 ORDER BY {MEANT} LIMIT 1")));
                 query.bind(&digest.0[..]).fetch_optional().await?
             }
         };
         row.as_ref().map(read).transpose()
     }
 
-    /// Lists the newest version of every plugin, newest first.
+    /// Lists what every name means, newest first.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn plugins(&self, request: PageRequest) -> Result<Page<PluginVersion>, StoreError> {
         let rows = self
             .db
-            .query(select(&format!("WHERE v.id < $1 AND {NEWEST} ORDER BY v.id DESC LIMIT $2")))
+            .query(select(&format!(
+                "WHERE v.id < $1 AND v.id = (SELECT id FROM plugin_versions WHERE name = v.name ORDER BY {MEANT} LIMIT 1) \
+                 ORDER BY v.id DESC LIMIT $2"
+            )))
             .bind(request.before_id())
             .bind(request.rows())
             .fetch_all()
@@ -205,16 +263,14 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// The plugins whose newest version offers a tool of this name: names and digests, by name.
+    /// The plugins whose active version offers a tool of this name: names and digests, by name.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn plugins_with_tool(&self, tool: &str) -> Result<Vec<(String, PluginDigest)>, StoreError> {
-        let sql = format!(
-            "SELECT v.name, v.digest FROM plugin_tools t JOIN plugin_versions v ON v.digest = t.digest \
-             WHERE t.name = $1 AND {NEWEST} ORDER BY v.name"
-        );
-        let rows = self.db.query(sqlx::AssertSqlSafe(sql)).bind(tool).fetch_all().await?;
+        let sql = "SELECT v.name, v.digest FROM plugin_tools t JOIN plugin_versions v ON v.digest = t.digest \
+                   WHERE t.name = $1 AND v.activated_at IS NOT NULL ORDER BY v.name";
+        let rows = self.db.query(sql).bind(tool).fetch_all().await?;
         rows.iter().map(|row| Ok((row.get("name")?, read_digest(row)?))).collect()
     }
 
@@ -239,14 +295,25 @@ impl Store {
     }
 }
 
-fn read_digest(row: &Row) -> Result<PluginDigest, StoreError> {
+pub(super) fn read_digest(row: &Row) -> Result<PluginDigest, StoreError> {
     let bytes: &[u8] = row.get("digest")?;
     let unreadable = || StoreError::Unreadable("a plugin's digest does not have 32 bytes".to_owned());
     bytes.try_into().map(PluginDigest).map_err(|_| unreadable())
 }
 
 fn read(row: &Row) -> Result<PluginVersion, StoreError> {
+    let (activated, retired): (Option<i64>, Option<i64>) = (row.get("activated_at")?, row.get("retired_at")?);
+    let request: Option<&[u8]> = row.get("request")?;
+    let waits: i64 = row.get("waits")?;
+    let status = match (retired, activated) {
+        (Some(_), _) => VersionStatus::Retired,
+        (None, Some(_)) => VersionStatus::Active,
+        (None, None) if waits != 0 => VersionStatus::Waiting,
+        (None, None) => VersionStatus::Inactive,
+    };
     Ok(PluginVersion {
+        request: request.map(from_json).transpose()?,
+        status,
         id: row.get("id")?,
         name: row.get("name")?,
         version: row.get("version")?,

@@ -107,7 +107,14 @@ const TABLES: &[Table] = &[
     Table {
         name: "plugins",
         key: 1,
-        columns: &[("digest", Bytes), ("size", Int), ("imports", Bytes), ("created_at", Int), ("component", Bytes)],
+        columns: &[
+            ("digest", Bytes),
+            ("size", Int),
+            ("imports", Bytes),
+            ("created_at", Int),
+            ("component", Bytes),
+            ("request", Bytes),
+        ],
         page: 1,
     },
     Table {
@@ -119,7 +126,34 @@ const TABLES: &[Table] = &[
     Table {
         name: "plugin_versions",
         key: 1,
-        columns: &[("id", Id), ("name", Text), ("version", Text), ("digest", Bytes), ("created_at", Int)],
+        columns: &[
+            ("id", Id),
+            ("name", Text),
+            ("version", Text),
+            ("digest", Bytes),
+            ("created_at", Int),
+            ("activated_at", Int),
+            ("retired_at", Int),
+            ("waits", Int),
+        ],
+        page: 500,
+    },
+    Table {
+        name: "plugin_grants",
+        key: 1,
+        columns: &[("digest", Bytes), ("rights", Bytes), ("granted_at", Int)],
+        page: 500,
+    },
+    Table {
+        name: "plugin_uses",
+        key: 2,
+        columns: &[("digest", Bytes), ("what", Text), ("count", Int), ("last_at", Int)],
+        page: 500,
+    },
+    Table {
+        name: "secrets",
+        key: 1,
+        columns: &[("name", Text), ("sealed", Bytes), ("origins", Bytes), ("created_at", Int), ("updated_at", Int)],
         page: 500,
     },
     Table { name: "api_keys", key: 1, columns: &[("name", Text), ("hash", Bytes), ("created_at", Int)], page: 500 },

@@ -59,6 +59,13 @@ pub enum WorkflowChange {
     Revise(Option<String>, Option<(Value, ToolLock)>),
     /// Whether it may be triggered.
     SetActive(bool),
+    /// A new revision with the same definition and other plugins, if `revision` is still the current one.
+    Relock {
+        /// The revision that the lock was made for.
+        revision: u32,
+        /// The plugins that the definition calls.
+        tool_lock: ToolLock,
+    },
 }
 
 /// The one text that reads a workflow; `$1` stands for its id.
@@ -122,6 +129,8 @@ struct Change {
     /// A definition and its tool lock.
     content: Option<(Vec<u8>, Option<Vec<u8>>)>,
     active: Option<bool>,
+    /// Another lock for the definition of this revision, if that is the current one.
+    relock: Option<(u32, Option<Vec<u8>>)>,
     now: i64,
 }
 
@@ -149,17 +158,20 @@ impl Op for Change {
 impl Change {
     async fn revise(&self, db: &mut Connection<'_>) -> Result<(), sqlx::Error> {
         // First, because it holds whoever revises the same workflow meanwhile.
-        let raised = "UPDATE workflows SET revision = revision + 1, updated_at = $2 WHERE id = $1 RETURNING revision";
-        let Some(row) = db.query(raised).bind(self.id).bind(self.now).fetch_optional().await? else {
+        let raised = "UPDATE workflows SET revision = revision + 1, updated_at = $2 \
+                      WHERE id = $1 AND ($3 IS NULL OR revision = $3) RETURNING revision";
+        let expected = self.relock.as_ref().map(|(revision, _)| i64::from(*revision));
+        let Some(row) = db.query(raised).bind(self.id).bind(self.now).bind(expected).fetch_optional().await? else {
             return Ok(());
         };
         let number = row.count("revision")?;
         let current = "SELECT name, definition, tool_lock FROM revisions WHERE workflow_id = $1 AND number = $2";
         let current = db.query(current).bind(self.id).bind(i64::from(number) - 1).fetch_one().await?;
         let name = self.name.as_deref().map_or_else(|| current.get("name"), Ok)?;
-        let content = match &self.content {
-            Some((definition, tool_lock)) => (definition.as_slice(), tool_lock.as_deref()),
-            None => (current.get("definition")?, current.get("tool_lock")?),
+        let content = match (&self.content, &self.relock) {
+            (_, Some((_, tool_lock))) => (current.get("definition")?, tool_lock.as_deref()),
+            (Some((definition, tool_lock)), None) => (definition.as_slice(), tool_lock.as_deref()),
+            (None, None) => (current.get("definition")?, current.get("tool_lock")?),
         };
         insert_revision(db, self.id, number, name, content, self.now).await?;
         db.query("UPDATE workflows SET name = $2 WHERE id = $1").bind(self.id).bind(name).execute().await.map(|_| ())
@@ -187,12 +199,18 @@ impl Store {
         change: WorkflowChange,
     ) -> Result<Option<Workflow>, StoreError> {
         let now = self.clock.now().as_micros();
-        let (name, content, active) = match change {
-            WorkflowChange::Revise(name, content) => (name, content, None),
-            WorkflowChange::SetActive(active) => (None, None, Some(active)),
-        };
-        let content = content.map(|(definition, lock)| content_bytes(&definition, &lock)).transpose()?;
-        self.db.write(Change { id: id.0, name, content, active, now }).await?.transpose()
+        let mut op = Change { id: id.0, name: None, content: None, active: None, relock: None, now };
+        match change {
+            WorkflowChange::Revise(name, content) => {
+                op.name = name;
+                op.content = content.map(|(definition, lock)| content_bytes(&definition, &lock)).transpose()?;
+            }
+            WorkflowChange::SetActive(active) => op.active = Some(active),
+            WorkflowChange::Relock { revision, tool_lock } => {
+                op.relock = Some((revision, (!tool_lock.is_empty()).then(|| json_bytes(&tool_lock)).transpose()?));
+            }
+        }
+        self.db.write(op).await?.transpose()
     }
 
     /// Reads a workflow.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use weir_host::plugin::{Answer, Call, Fault, FaultClass, LogLevel, Report};
+use weir_host::plugin::{Answer, Call, Denial, Fault, FaultClass, LogLevel, Reach, Report, Uses};
 
 use super::Tools;
 use super::loaded::{Loaded, Schemas, Unready};
@@ -12,7 +12,7 @@ use super::schema::Schema;
 use crate::model::error::{AttemptFailure, FailureCode};
 use crate::model::id::RunId;
 use crate::model::journal::{Output, ToolOutput};
-use crate::model::plugin::{PluginDigest, Used};
+use crate::model::plugin::{HostUse, PluginDigest, Used};
 use crate::model::reader;
 use crate::model::tool::{OnToolError, ToolCall};
 
@@ -42,16 +42,30 @@ impl Tools {
     /// # Errors
     /// How the call failed, and whether another one may help.
     pub async fn call(&self, digest: PluginDigest, call: &ToolCall, by: Caller) -> Result<Output, AttemptFailure> {
-        self.load(digest).await.map_err(|error| unready(digest, &error))?.call(call, by).await
+        let unready = |error: Unready| unready(digest, &error);
+        let plugin = self.load(digest).await.map_err(unready)?;
+        let reach = self.reach(&plugin).await.map_err(unready)?;
+        let (result, uses) = plugin.call(call, by, reach).await;
+        self.book.note(digest, &uses);
+        result
     }
 }
 
 impl Loaded {
-    /// Calls a tool of this plugin. Dropping the future gives the call up.
-    ///
-    /// # Errors
-    /// How the call failed, and whether another one may help.
-    pub async fn call(&self, call: &ToolCall, by: Caller) -> Result<Output, AttemptFailure> {
+    /// Calls a tool of this plugin, which may reach so much. Dropping the future gives the call up. Answers the step's
+    /// output, or how the call failed and whether another one may help; and what was used of the rights.
+    pub async fn call(&self, call: &ToolCall, by: Caller, reach: Arc<Reach>) -> (Result<Output, AttemptFailure>, Uses) {
+        let mut uses = Uses::default();
+        (self.call_noting(call, by, reach, &mut uses).await, uses)
+    }
+
+    async fn call_noting(
+        &self,
+        call: &ToolCall,
+        by: Caller,
+        reach: Arc<Reach>,
+        uses: &mut Uses,
+    ) -> Result<Output, AttemptFailure> {
         let digest = self.digest;
         let Some(schemas) = self.tools.get(&call.tool) else {
             let message = format!("the plugin {digest} has no tool named `{}`", call.tool);
@@ -74,20 +88,24 @@ impl Loaded {
                 attempt: by.attempt,
                 idempotency_key: by.idempotency_key,
                 timeout: by.timeout,
+                reach,
             })
             .await;
+        *uses = report.uses.clone();
         log(&report, run, &step, digest, &call.tool);
         let used = Used {
             fuel: report.used.fuel,
             peak_memory_bytes: report.used.peak_memory_bytes,
             time_us: u64::try_from(report.used.time.as_micros()).unwrap_or(u64::MAX),
+            hosts: report.uses.hosts.iter().map(|(origin, used)| (origin.clone(), host_use(*used))).collect(),
+            secrets: report.uses.secrets.iter().cloned().collect(),
         };
         let checked = async {
             let answer = report.outcome.map_err(|fault| failure(&fault))?;
             self.check(&answer, schemas, timeout).await?;
-            output(answer, call, digest, used)
+            output(answer, call, digest, used.clone())
         };
-        checked.await.map_err(|failed| AttemptFailure { used: Some(used), ..failed })
+        checked.await.map_err(|failed| AttemptFailure { used: Some(Box::new(used.clone())), ..failed })
     }
 
     /// What of a value does not fit a schema. What may take long goes on in the background, and is waited for as long as
@@ -144,6 +162,10 @@ impl Loaded {
     pub async fn bare(&self, call: Call) -> Result<(), Fault> {
         self.plugin.bare(call).await
     }
+}
+
+fn host_use(used: weir_host::plugin::HostUse) -> HostUse {
+    HostUse { requests: used.requests, sent_bytes: used.sent_bytes, received_bytes: used.received_bytes }
 }
 
 fn told(faults: &[reader::Fault]) -> String {
@@ -227,6 +249,9 @@ fn log(report: &Report, run: RunId, step: &str, plugin: PluginDigest, tool: &str
     if let Some(progress) = &report.progress {
         let (done, total, message) = (progress.done, progress.total, progress.message.as_deref());
         tracing::debug!(target: LOG_TARGET, { run.id = %run, step.path = step, tool, done, total, message }, "progress");
+    }
+    for Denial { wanted, why } in &report.uses.denied {
+        tracing::warn!(target: LOG_TARGET, { run.id = %run, step.path = step, plugin.digest = %plugin, tool, why }, "denied: {wanted}");
     }
     if report.log_dropped > 0 {
         let dropped = report.log_dropped;

@@ -25,8 +25,9 @@ pub async fn examine(host: &PluginHost, bytes: Vec<u8>) -> Result<Examined, Refu
     let artifact = host.in_background(move || Artifact::admit(&bytes)).await??;
     let digest = PluginDigest(artifact.digest);
     let plugin = host.compile(artifact.component.as_slice().into()).await?;
+    let request = artifact.request.clone().unwrap_or_default();
     let listed = plugin.list_tools().await;
     let listed = listed.map_err(|fault| Refused::new(format!("the plugin did not list its tools: {fault}")))?;
-    let loaded = Loaded::new(host, digest, plugin, listed.tools.clone()).await?;
+    let loaded = Loaded::new(host, digest, plugin, listed.tools.clone(), request).await?;
     Ok(Examined { digest, artifact, listed, loaded })
 }

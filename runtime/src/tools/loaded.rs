@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
-use weir_host::plugin::{Plugin, PluginHost, Refused, Tool};
+use weir_host::plugin::{Plugin, PluginHost, Refused, Request, Tool};
 
-use super::Tools;
 use super::schema::Schema;
-use crate::model::plugin::PluginDigest;
-use crate::store::StoreError;
+use super::secrets::SecretError;
+use super::{Tools, reach};
+use crate::model::plugin::{PluginDigest, PluginRef};
+use crate::store::{PluginVersion, StoreError};
 
 /// Most plugins that are kept compiled; the one that was not called for longest makes room.
 const KEPT_MAX: usize = 128;
@@ -23,6 +24,9 @@ pub struct Loaded {
     pub(super) plugin: Plugin,
     pub(super) tools: HashMap<String, Arc<Schemas>>,
     pub(super) host: PluginHost,
+    /// What it asks for.
+    pub(super) request: Request,
+    pub(super) reach: reach::Known,
 }
 
 /// What a tool takes and gives.
@@ -42,6 +46,8 @@ pub(super) enum Unready {
     Gone,
     #[error("{0}")]
     Tools(String),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
 }
 
 impl Loaded {
@@ -54,9 +60,10 @@ impl Loaded {
         digest: PluginDigest,
         plugin: Plugin,
         tools: Vec<Tool>,
+        request: Request,
     ) -> Result<Self, Refused> {
         let tools = host.in_background(move || Schemas::of_all(&tools)).await?.map_err(Refused::new)?;
-        Ok(Self { digest, plugin, tools, host: host.clone() })
+        Ok(Self { digest, plugin, tools, host: host.clone(), request, reach: reach::Known::default() })
     }
 }
 
@@ -133,6 +140,14 @@ impl Tools {
         let unreadable = |error: serde_json::Error| Unready::Tools(format!("its tools cannot be read: {error}"));
         let tools = self.store.plugin_tools(digest).await?.into_iter().map(serde_json::from_value);
         let tools: Vec<Tool> = tools.collect::<Result<_, _>>().map_err(unreadable)?;
-        Ok(Arc::new(Loaded::new(&self.host, digest, plugin, tools).await?))
+        let stored = self.store.plugin(&PluginRef::Digest(digest)).await?.ok_or(Unready::Gone)?;
+        let request = read_request(&stored).map_err(Unready::Tools)?;
+        Ok(Arc::new(Loaded::new(&self.host, digest, plugin, tools, request).await?))
     }
+}
+
+/// What a stored plugin asks for. One from before there were requests asks for nothing.
+pub fn read_request(plugin: &PluginVersion) -> Result<Request, String> {
+    let request = plugin.request.clone().map_or_else(|| Ok(Request::default()), serde_json::from_value);
+    request.map_err(|error| format!("its request cannot be read: {error}"))
 }

@@ -11,7 +11,7 @@ use crate::model::plugin::{PluginDigest, PluginRef, ToolLock};
 use crate::model::reader::{Fault, join};
 use crate::model::step::StepKind;
 use crate::model::tool::ToolStep;
-use crate::store::StoreError;
+use crate::store::{PluginVersion, StoreError, VersionStatus};
 
 /// How long the arguments of one step are held against a schema while a definition is saved.
 const ARGUMENTS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,16 +28,27 @@ impl Tools {
         let (mut lock, mut faults) = (ToolLock::new(), Vec::new());
         for (index, step) in definition.steps.iter().enumerate() {
             let StepKind::McpTool(tool) = &step.kind else { continue };
-            let pointer = join("/steps", &index.to_string());
-            match self.find(tool).await? {
-                Ok((digest, input_schema)) => {
-                    faults.extend(self.argument_faults(tool, input_schema, join(&pointer, "input")).await);
-                    lock.insert(step.name.clone(), digest);
-                }
-                Err((member, message)) => faults.push(Fault { pointer: join(&pointer, member), message }),
+            match self.pin(index, tool).await? {
+                Ok(digest) => drop(lock.insert(step.name.clone(), digest)),
+                Err(found) => faults.extend(found),
             }
         }
         Ok(if faults.is_empty() { Ok(lock) } else { Err(faults) })
+    }
+
+    /// The digest that the step at `index` pins, or what is wrong with the step.
+    pub(super) async fn pin(
+        &self,
+        index: usize,
+        tool: &ToolStep,
+    ) -> Result<Result<PluginDigest, Vec<Fault>>, StoreError> {
+        let pointer = join("/steps", &index.to_string());
+        let (digest, input_schema) = match self.find(tool).await? {
+            Ok(found) => found,
+            Err((member, message)) => return Ok(Err(vec![Fault { pointer: join(&pointer, member), message }])),
+        };
+        let faults = self.argument_faults(tool, input_schema, join(&pointer, "input")).await;
+        Ok(if faults.is_empty() { Ok(digest) } else { Err(faults) })
     }
 
     /// The plugin of a step, and its tool's input schema; or the member of the step that leads nowhere.
@@ -45,7 +56,10 @@ impl Tools {
         let name = &step.tool;
         let digest = match &step.plugin {
             Some(plugin) => match self.store.plugin(plugin).await? {
-                Some(found) => found.digest,
+                Some(found) => match usable(plugin, &found) {
+                    Ok(()) => found.digest,
+                    Err(message) => return Ok(Err(("plugin", message))),
+                },
                 None => return Ok(Err(("plugin", format!("no plugin of this server is `{plugin}`")))),
             },
             None => match self.store.plugins_with_tool(name).await?.as_slice() {
@@ -74,5 +88,20 @@ impl Tools {
         let hold = move || Schema::compile(&input_schema).map(|schema| schema.faults(&input, &pointer));
         let held = tokio::time::timeout(ARGUMENTS_TIMEOUT, self.host.in_background(hold)).await;
         held.ok().and_then(Result::ok).and_then(Result::ok).unwrap_or_default()
+    }
+}
+
+/// Whether a definition may name a version of a plugin in this way.
+fn usable(named: &PluginRef, found: &PluginVersion) -> Result<(), String> {
+    let (name, version) = (&found.name, &found.version);
+    match (named, found.status) {
+        (_, VersionStatus::Retired) => Err(format!("`{name}@{version}` is retired")),
+        (PluginRef::Name(_), VersionStatus::Waiting) => Err(format!(
+            "no version of `{name}` is active: `{name}@{version}` wants more than it is granted, and waits for a grant"
+        )),
+        (PluginRef::Name(_), VersionStatus::Inactive) => {
+            Err(format!("no version of `{name}` is active: activate one, or name it as `{name}@{version}`"))
+        }
+        _ => Ok(()),
     }
 }

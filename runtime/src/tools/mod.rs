@@ -2,27 +2,37 @@
 //! knows both the database and the sandbox.
 //!
 //! A component is admitted, compiled and asked for its tools ([`examine()`]), and kept, when it is uploaded ([`upload`]); a definition's tools are
-//! looked up when it is saved ([`lock`]); a call holds its arguments against the tool's schema, goes into the sandbox,
+//! looked up when it is saved ([`lock`]); what it may reach is kept at hand ([`reach`], [`secrets`]); a call holds its arguments against the tool's schema, goes into the sandbox,
 //! and comes back as a step's output or as a failure with a code ([`call`]). `tests/it/plugins.rs` and
 //! `tests/it/sandbox.rs` show all of it with real guests.
 
+mod adopt;
 mod call;
 mod count;
 mod examine;
 mod loaded;
 mod lock;
+mod reach;
 mod schema;
+mod secrets;
 mod upload;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use weir_host::plugin::PluginHost;
 
-use crate::store::Store;
+pub use weir_host::egress::{HostPattern, Origin};
+pub use weir_host::plugin::{Grant, HttpRule, Request, name_fault};
 
+use crate::store::Store;
+use crate::vault::Vault;
+
+pub use adopt::Adopted;
 pub use call::Caller;
 pub use examine::{Examined, examine};
-pub use loaded::Loaded;
+pub use loaded::{Loaded, read_request};
+pub use secrets::{SecretError, Secrets, owner};
 pub use upload::{Refusal, Upload, Uploaded};
 
 /// The room. Cheap to clone.
@@ -31,13 +41,19 @@ pub struct Tools {
     store: Store,
     host: PluginHost,
     loaded: Arc<loaded::Shelf>,
+    /// The secrets that tools and `http` steps may send.
+    pub secrets: Secrets,
+    /// Changes of grants and secrets by this process.
+    changes: Arc<AtomicU64>,
+    book: Arc<reach::Book>,
 }
 
 impl Tools {
     /// The tools of the plugins in `store`, run by `host`.
     #[must_use]
-    pub fn new(store: Store, host: PluginHost) -> Self {
-        Self { store, host, loaded: Arc::default() }
+    pub fn new(store: Store, host: PluginHost, vault: Arc<Vault>) -> Self {
+        let secrets = Secrets::new(store.clone(), vault);
+        Self { store, host, loaded: Arc::default(), secrets, changes: Arc::default(), book: Arc::default() }
     }
 
     /// Compiles what the newest version of every plugin is, so that the first calls after a start need not wait.

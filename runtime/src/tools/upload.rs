@@ -1,10 +1,10 @@
 //! Upload: bytes become a stored plugin, or a refusal that says why. Everything is tried before anything is kept.
 
-use weir_host::plugin::Refused;
+use weir_host::plugin::{Artifact, Grant, Refused};
 
 use super::{Examined, Tools, examine};
-use crate::model::plugin::{PluginRef, plugin_name_fault, plugin_version_fault};
-use crate::store::{Added, NewPlugin, PluginVersion, StoreError};
+use crate::model::plugin::{PluginDigest, PluginRef, plugin_name_fault, plugin_version_fault};
+use crate::store::{Added, NewPlugin, PluginVersion, StoreError, VersionStatus};
 
 /// What somebody uploads.
 pub struct Upload {
@@ -14,6 +14,8 @@ pub struct Upload {
     pub name: Option<String>,
     /// The plugin's version, for a component that does not say it.
     pub version: Option<String>,
+    /// Whether it shall be what its name means, as soon as what it wants is granted.
+    pub activate: bool,
 }
 
 /// What became of it.
@@ -55,7 +57,7 @@ impl Tools {
     /// # Errors
     /// Why it is refused; nothing is kept then.
     pub async fn upload(&self, upload: Upload) -> Result<Uploaded, Refusal> {
-        let Upload { bytes, name, version } = upload;
+        let Upload { bytes, name, version, activate } = upload;
         let Examined { digest, artifact, listed, loaded, .. } = examine(&self.host, bytes).await?;
         let said = artifact.request.as_ref();
         let name = named("name", name, said.map(|said| said.name.as_str()), plugin_name_fault)?;
@@ -63,6 +65,8 @@ impl Tools {
             || named("version", version.clone(), None, plugin_version_fault),
             |said| named("version", version.clone(), Some(said), plugin_version_fault),
         )?;
+        let (status, rights) = self.beginning(&name, digest, &artifact, activate).await?;
+        let unwritable = |error: serde_json::Error| Refusal::Invalid(error.to_string());
         let documents = listed.tools.iter().map(|tool| Ok((tool.name.clone(), serde_json::to_value(tool)?)));
         let documents = documents.collect::<Result<Vec<_>, serde_json::Error>>();
         let new = NewPlugin {
@@ -71,7 +75,10 @@ impl Tools {
             digest,
             component: artifact.component,
             imports: artifact.imports,
-            tools: documents.map_err(|error| Refusal::Invalid(error.to_string()))?,
+            tools: documents.map_err(unwritable)?,
+            request: artifact.request.map(serde_json::to_value).transpose().map_err(unwritable)?,
+            status,
+            rights: rights.map(serde_json::to_value).transpose().map_err(unwritable)?,
         };
         let added = self.store.add_plugin(new).await?;
         if let Added::VersionTaken(other) = added {
@@ -82,8 +89,42 @@ impl Tools {
         self.loaded.put(loaded);
         let stored = self.store.plugin(&PluginRef::Version(name, version)).await?;
         let plugin = stored.ok_or_else(|| StoreError::Unreadable("an uploaded plugin is gone".to_owned()))?;
-        tracing::info!(plugin.name, plugin.version, plugin.digest = %digest, "a plugin was uploaded");
+        let status = plugin.status.as_str();
+        tracing::info!(plugin.name, plugin.version, plugin.digest = %digest, status, "a plugin was uploaded");
         Ok(Uploaded { plugin, is_new: added == Added::New })
+    }
+
+    /// How a new version begins: one that wants no more than the active version of its name is granted takes that
+    /// grant over; one that wants more waits.
+    async fn beginning(
+        &self,
+        name: &str,
+        digest: PluginDigest,
+        artifact: &Artifact,
+        activate: bool,
+    ) -> Result<(VersionStatus, Option<Grant>), StoreError> {
+        let request = artifact.request.clone().unwrap_or_default();
+        // The same component may be there already, under another name or version.
+        let own = self.grant(digest).await?;
+        let is_granted = own.is_some();
+        let grant = match own {
+            Some(own) => Some(own),
+            None => match self.store.plugin(&PluginRef::Name(name.to_owned())).await? {
+                Some(active) if active.status == VersionStatus::Active => self.grant(active.digest).await?,
+                _ => None,
+            },
+        };
+        let more = !request.beyond(grant.as_ref().unwrap_or(&Grant::default())).is_empty();
+        let status = match (activate, more) {
+            (false, _) => VersionStatus::Inactive,
+            (true, true) => VersionStatus::Waiting,
+            (true, false) => VersionStatus::Active,
+        };
+        let inherited = grant.filter(|_| !more && !is_granted).map(|mut grant| {
+            grant.settings.retain(|name, _| request.settings.iter().any(|wish| wish.name == *name));
+            grant
+        });
+        Ok((status, inherited))
     }
 }
 

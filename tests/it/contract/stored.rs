@@ -11,7 +11,7 @@ use weir::model::journal::{Event, Message, Outcome};
 use weir::model::plugin::{PluginDigest, PluginRef, ToolLock};
 use weir::store::{
     Added, Appended, Begun, Caller, Created, EndpointChange, Idempotency, NewEndpoint, NewPlugin, NewRevision, NewRun,
-    Next, PageRequest, PathTaken, RunFilter, Status, Store, WorkflowChange,
+    Next, PageRequest, PathTaken, RunFilter, Status, Store, VersionStatus, WorkflowChange,
 };
 
 use super::{Database, LEASE, WORKFLOW, written};
@@ -141,6 +141,9 @@ pub(super) async fn a_version_of_a_plugin_is_one_component(db: Database) {
         component: vec![n; 100_000],
         imports: vec!["a:b/c@1.0.0".to_owned()],
         tools: vec![(format!("tool_{n}"), json!({"name": format!("tool_{n}")})), ("same".to_owned(), json!({"n": n}))],
+        request: None,
+        status: VersionStatus::Active,
+        rights: None,
     };
     let add =
         async |name: &str, version: &str, n: u8| db.store.add_plugin(plugin(name, version, n)).await.expect("written");

@@ -1,5 +1,6 @@
 //! The `http` step: one request, and its answer as a result.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -9,13 +10,14 @@ use http::{Method, StatusCode};
 use indexmap::IndexMap;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::{Value, json};
-use weir_host::egress::{Egress, EgressError, Request, Response};
+use weir_host::egress::{Egress, EgressError, Placeholders, Request, Response, Secret};
 
 use crate::model::decide::Effect;
 use crate::model::error::{AttemptFailure, FailureCode};
 use crate::model::journal::Output;
 use crate::model::reader::depth_fits;
 use crate::model::step::{Body, HttpCall};
+use crate::tools::{SecretError, Secrets};
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -27,8 +29,17 @@ fn may_pass(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status.as_u16(), 408 | 425 | 429)
 }
 
-pub(super) async fn perform(egress: &Egress, effect: &Effect, call: &HttpCall) -> Result<Output, AttemptFailure> {
-    let response = egress.send(request(call, &effect.idempotency_key)?).await.map_err(|error| failure(&error))?;
+pub(super) async fn perform(
+    egress: &Egress,
+    secrets: &Secrets,
+    effect: &Effect,
+    call: &HttpCall,
+) -> Result<Output, AttemptFailure> {
+    let mut request = request(call, &effect.idempotency_key)?;
+    for (text, name) in &call.secrets {
+        request.secrets.add(text.clone(), secret(secrets, name).await?);
+    }
+    let response = egress.send(request).await.map_err(|error| failure(&error))?;
     let status = response.status;
     if call.expect_status.iter().any(|range| range.contains(&status.as_u16())) {
         return Ok(output(&response));
@@ -41,6 +52,20 @@ pub(super) async fn perform(egress: &Egress, effect: &Effect, call: &HttpCall) -
     failed.retryable = may_pass(status) || still_in_flight;
     failed.retry_after = retry_after(&response.headers);
     Err(failed)
+}
+
+async fn secret(secrets: &Secrets, name: &str) -> Result<Arc<Secret>, AttemptFailure> {
+    match secrets.get(name).await {
+        Ok(Some(secret)) => Ok(secret),
+        Ok(None) => {
+            let message = format!("no secret of this server is called `{name}`");
+            Err(AttemptFailure::permanent(FailureCode::SecretUnavailable, message))
+        }
+        Err(error @ SecretError::Store(_)) => {
+            Err(AttemptFailure::retryable(FailureCode::SecretUnavailable, error.to_string()))
+        }
+        Err(error) => Err(AttemptFailure::permanent(FailureCode::SecretUnavailable, error.to_string())),
+    }
 }
 
 fn request(call: &HttpCall, idempotency_key: &str) -> Result<Request, AttemptFailure> {
@@ -69,13 +94,16 @@ fn request(call: &HttpCall, idempotency_key: &str) -> Result<Request, AttemptFai
         headers.append(name.clone(), value.clone());
     }
     let method = Method::try_from(call.method).map_err(|error| invalid(&error))?;
-    Ok(Request { method, url: call.url.clone(), headers, body })
+    Ok(Request { method, url: call.url.clone(), headers, body, secrets: Placeholders::default() })
 }
 
 fn failure(error: &EgressError) -> AttemptFailure {
     let message = error.to_string();
     match error {
         EgressError::Denied(_) => AttemptFailure::permanent(FailureCode::EgressDenied, message),
+        EgressError::Withheld(_) | EgressError::Coding(_) => {
+            AttemptFailure::permanent(FailureCode::SecretUnavailable, message)
+        }
         EgressError::Unusable(_) => AttemptFailure::permanent(FailureCode::InvalidRequestValues, message),
         EgressError::TooManyRedirects(_) => AttemptFailure::permanent(FailureCode::TooManyRedirects, message),
         EgressError::TooLarge(_) => AttemptFailure::permanent(FailureCode::ResponseTooLarge, message),

@@ -52,7 +52,7 @@ impl Performer {
     pub async fn perform(&self, run: RunId, effect: &Effect, lock: &ToolLock) -> Result<Output, AttemptFailure> {
         let began = Instant::now();
         let (kind, result) = match &effect.call {
-            Call::Http(call) => ("http", http::perform(&self.egress, effect, call).await),
+            Call::Http(call) => ("http", http::perform(&self.egress, &self.tools.secrets, effect, call).await),
             Call::Tool(call) => ("mcp_tool", tool::perform(&self.tools, run, effect, call, lock).await),
         };
         let what = result.as_ref().err().map_or("ok", |failed| failed.failure.code.as_str());

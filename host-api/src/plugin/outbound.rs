@@ -1,0 +1,301 @@
+//! The way out of the sandbox: standard `wasi:http`, for what a plugin asks for and is granted, through the same
+//! [`Egress`] as everything else.
+//!
+//! A denied request is an error that the guest sees (`HTTP-request-denied`), and is kept for the operator. Everything
+//! belongs to the guest's store: when that is dropped, requests under way are dropped with it, which closes their connections.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use http::header;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited, StreamBody};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use url::Url;
+use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
+
+use super::access::{Grant, Missing, Request, admit};
+use super::guest::Meter;
+use super::host::OutboundLimits;
+use super::log::{LogLevel, LogLine};
+use crate::egress::{self, Egress, EgressError, Incoming, Placeholders, Secret};
+
+/// Bytes of what is written to one body at once.
+const BODY_CHUNK_BYTES: usize = 16 * 1024;
+
+/// Denials of one call that are kept.
+const DENIALS_MAX: usize = 16;
+
+/// What the calls of one plugin may reach: its request, what is granted of it, and the secrets that are.
+#[derive(Debug, Default)]
+pub struct Reach {
+    /// What the plugin asks for.
+    pub request: Request,
+    /// What it is granted.
+    pub grant: Grant,
+    /// The secrets that the grant names, as far as they are set.
+    pub secrets: Vec<Arc<Secret>>,
+}
+
+impl Reach {
+    /// A setting: as granted, else the plugin's own default.
+    pub(super) fn setting(&self, name: &str) -> Option<&str> {
+        let wish = self.request.settings.iter().find(|wish| wish.name == name)?;
+        self.grant.settings.get(name).or(wish.default.as_ref()).map(String::as_str)
+    }
+
+    /// Whether the plugin asks for a secret, and is granted it.
+    fn names_secret(&self, name: &str) -> bool {
+        let names = |rules: &[super::HttpRule]| rules.iter().any(|rule| rule.secrets.contains(name));
+        names(&self.request.http) && names(&self.grant.http)
+    }
+}
+
+/// Something that a plugin wanted and did not get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// What: `POST https://api.example.com/path`, or `the secret x`.
+    pub wanted: String,
+    /// Which rule is missing.
+    pub why: String,
+}
+
+/// What a call sent to a host, and received from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HostUse {
+    /// Requests that were sent.
+    pub requests: u32,
+    /// Bytes of their bodies.
+    pub sent_bytes: u64,
+    /// Bytes of the bodies that came back.
+    pub received_bytes: u64,
+}
+
+/// What a call really used of its rights.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// By origin, such as `https://api.example.com`.
+    pub hosts: BTreeMap<String, HostUse>,
+    /// Methods of the grant's rules, as [`super::HttpRule::exercise`] writes them.
+    pub rules: BTreeSet<String>,
+    /// Names of secrets that left with a request.
+    pub secrets: BTreeSet<String>,
+    /// Names of settings that were read.
+    pub settings: BTreeSet<String>,
+    /// What was denied, up to 16.
+    pub denied: Vec<Denial>,
+}
+
+impl Uses {
+    pub(super) fn deny(&mut self, wanted: String, why: String) {
+        if self.denied.len() < DENIALS_MAX {
+            self.denied.push(Denial { wanted, why });
+        }
+    }
+}
+
+/// What one call may send.
+pub(super) struct Outbound {
+    meter: Arc<Meter>,
+    reach: Arc<Reach>,
+    egress: Egress,
+    limits: OutboundLimits,
+    /// A place for each request at once.
+    places: Option<Arc<Semaphore>>,
+    requests: u32,
+    placeholders: Placeholders,
+}
+
+type Io = Box<dyn Future<Output = Result<(), HttpError>> + Send>;
+type Answer = Box<dyn Future<Output = Result<(http::Response<WasiBody>, Io), HttpError>> + Send>;
+
+/// A request that may be made.
+struct Prepared {
+    request: egress::Request,
+    origin: String,
+    wanted: String,
+}
+
+impl Outbound {
+    pub(super) fn new(meter: Arc<Meter>, reach: Arc<Reach>, egress: Egress, limits: OutboundLimits) -> Self {
+        Self { meter, reach, egress, limits, places: None, requests: 0, placeholders: Placeholders::default() }
+    }
+
+    /// A text that stands for the secret in the requests of this call.
+    pub(super) fn placeholder(&mut self, name: &str) -> Option<String> {
+        if let Some(text) = self.placeholders.of(name) {
+            return Some(text.to_owned());
+        }
+        let secret = self.reach.secrets.iter().find(|secret| secret.name() == name);
+        match secret.filter(|_| self.reach.names_secret(name)) {
+            Some(secret) => {
+                #[expect(clippy::disallowed_methods, reason = "nobody else may know it; no test goes by its value")]
+                let random: u128 = rand::random();
+                let text = format!("weir-secret-{random:032x}");
+                self.placeholders.add(text.clone(), Arc::clone(secret));
+                Some(text)
+            }
+            None => {
+                let granted = self.reach.names_secret(name);
+                let why = if granted { "it is granted, and not set on this server" } else { "it is not granted" };
+                self.meter.uses().deny(format!("the secret `{name}`"), why.to_owned());
+                None
+            }
+        }
+    }
+
+    pub(super) fn setting(&self, name: &str) -> Option<String> {
+        let value = self.reach.setting(name)?.to_owned();
+        self.meter.uses().settings.insert(name.to_owned());
+        Some(value)
+    }
+
+    /// Holds a request against the rules.
+    fn prepare(&mut self, parts: http::request::Parts) -> Result<Prepared, HttpError> {
+        let (mut url, mut headers) = (parts.uri.to_string(), parts.headers);
+        if parts.uri.path_and_query().is_none() {
+            url.push('/');
+        }
+        let url = Url::parse(&url).map_err(|_| HttpError::HttpRequestUriInvalid)?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(HttpError::HttpRequestUriInvalid);
+        }
+        let origin = url.origin().ascii_serialization();
+        let wanted = format!("{} {origin}{}", parts.method, url.path());
+        let denied = |why: String| {
+            self.meter.uses().deny(wanted.clone(), why);
+            Err(HttpError::HttpRequestDenied)
+        };
+        self.requests += 1;
+        if self.requests > self.limits.requests_max {
+            return denied(format!("a call makes at most {} requests (`tool_requests_max`)", self.limits.requests_max));
+        }
+        let admitted = match admit(&self.reach.request, &self.reach.grant, parts.method.as_str(), &url) {
+            Ok(admitted) => admitted,
+            Err(Missing::Request) => return denied("the plugin does not ask for it in its request".to_owned()),
+            Err(Missing::Grant) => return denied("the plugin asks for it, and it is not granted".to_owned()),
+        };
+        let named: BTreeSet<String> = self.placeholders.named_in(&url, &headers).map(str::to_owned).collect();
+        if let Some(name) = named.iter().find(|name| !admitted.secrets.contains(name.as_str())) {
+            return denied(format!("the secret `{name}` is not granted for it"));
+        }
+        let mut uses = self.meter.uses();
+        uses.rules.insert(admitted.rule.exercise(parts.method.as_str()));
+        uses.secrets.extend(named);
+        drop(uses);
+        // The client writes its own; and what a body is long is known when it has come.
+        headers.remove(header::HOST);
+        headers.remove(header::CONTENT_LENGTH);
+        let secrets = self.placeholders.clone();
+        let request = egress::Request { method: parts.method, url, headers, body: Bytes::new(), secrets };
+        Ok(Prepared { request, origin, wanted })
+    }
+}
+
+impl WasiHttpHooks for Outbound {
+    fn send_request(&mut self, request: http::Request<WasiBody>, options: Option<RequestOptions>, _: Io) -> Answer {
+        let (parts, body) = request.into_parts();
+        let prepared = match self.prepare(parts) {
+            Ok(prepared) => prepared,
+            Err(error) => return Box::new(async { Err(error) }),
+        };
+        let at_once = self.limits.requests_at_once_max as usize;
+        let places = Arc::clone(self.places.get_or_insert_with(|| Arc::new(Semaphore::new(at_once))));
+        let (egress, meter, limits) = (self.egress.clone(), Arc::clone(&self.meter), self.limits);
+        Box::new(async move {
+            let place = places.acquire_owned().await.map_err(|_| HttpError::ConnectionLimitReached)?;
+            let Prepared { mut request, origin, wanted } = prepared;
+            request.body = collect(body, limits.request_max_bytes).await?;
+            let sent = request.body.len() as u64;
+            {
+                let mut uses = meter.uses();
+                let host = uses.hosts.entry(origin.clone()).or_default();
+                (host.requests, host.sent_bytes) =
+                    (host.requests.saturating_add(1), host.sent_bytes.saturating_add(sent));
+            }
+            let options = options.unwrap_or_default();
+            let opened =
+                within(options.first_byte_timeout, egress.open(&request), HttpError::HttpResponseTimeout).await?;
+            let incoming = opened.map_err(|error| failed(&meter, &wanted, &error))?;
+            let mut response = http::Response::new(WasiBody::default());
+            *response.status_mut() = incoming.status;
+            *response.headers_mut() = incoming.headers.clone();
+            let between = options.between_bytes_timeout;
+            let reading = Reading { incoming, meter, origin, wanted, between, _place: place };
+            *response.body_mut() = StreamBody::new(stream::try_unfold(reading, Reading::next)).boxed_unsync();
+            Ok((response, Box::new(std::future::ready(Ok(()))) as Io))
+        })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK_BYTES
+    }
+}
+
+/// A response that the guest reads. Holds its place until its end.
+struct Reading {
+    incoming: Incoming,
+    meter: Arc<Meter>,
+    origin: String,
+    wanted: String,
+    between: Option<Duration>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Reading {
+    async fn next(mut self) -> Result<Option<(http_body::Frame<Bytes>, Self)>, HttpError> {
+        let piece = within(self.between, self.incoming.piece(), HttpError::ConnectionReadTimeout).await?;
+        let Some(piece) = piece.map_err(|error| failed(&self.meter, &self.wanted, &error))? else {
+            return Ok(None);
+        };
+        let mut uses = self.meter.uses();
+        let host = uses.hosts.entry(self.origin.clone()).or_default();
+        host.received_bytes = host.received_bytes.saturating_add(piece.len() as u64);
+        drop(uses);
+        Ok(Some((http_body::Frame::data(piece), self)))
+    }
+}
+
+/// The whole body of a request: it is sent with its length, and what it may take is known.
+async fn collect(body: WasiBody, limit: usize) -> Result<Bytes, HttpError> {
+    match Limited::new(body, limit).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(HttpError::HttpRequestBodySize(Some(limit as u64))),
+        Err(error) => Err(match error.downcast::<HttpError>() {
+            Ok(error) => *error,
+            Err(error) => HttpError::InternalError(Some(error.to_string())),
+        }),
+    }
+}
+
+/// Waits so long for something, if there is a limit.
+async fn within<T>(
+    limit: Option<Duration>,
+    what: impl Future<Output = T> + Send,
+    late: HttpError,
+) -> Result<T, HttpError> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, what).await.map_err(|_| late),
+        None => Ok(what.await),
+    }
+}
+
+/// What the guest is told of a request that failed; what people want to know stands in the log.
+fn failed(meter: &Meter, wanted: &str, error: &EgressError) -> HttpError {
+    if let EgressError::Denied(_) | EgressError::Withheld(_) = error {
+        meter.uses().deny(wanted.to_owned(), error.to_string());
+        return HttpError::HttpRequestDenied;
+    }
+    meter.log().write(LogLine { level: LogLevel::Warn, message: format!("{wanted} failed: {error}"), fields: None });
+    match error {
+        EgressError::Denied(_) | EgressError::Withheld(_) => HttpError::HttpRequestDenied,
+        EgressError::Unusable(_) => HttpError::HttpRequestUriInvalid,
+        EgressError::TooManyRedirects(_) => HttpError::LoopDetected,
+        EgressError::TooLarge(limit) => HttpError::HttpResponseBodySize(Some(*limit as u64)),
+        EgressError::Coding(coding) => HttpError::HttpResponseContentCoding(Some(coding.clone())),
+        EgressError::Connection(_) => HttpError::ConnectionTerminated,
+    }
+}
