@@ -5,7 +5,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{future::Future, sync::Arc};
 
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{
     Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
@@ -13,9 +12,7 @@ use wasmtime_wasi_http::{
 
 use super::GuestLimits;
 use super::log::LogBook;
-
-/// Bytes of standard output and error that are kept.
-const STDERR_MAX_BYTES: usize = 64 * 1024;
+use super::stdio::Tail;
 
 /// What a guest can make the host hold for it, beside its own memory: things with a handle (streams, pollables, requests,
 /// headers), the headers of one request, what is written to one body, and random bytes of one call.
@@ -84,7 +81,7 @@ pub(super) struct Guest {
     http: WasiHttpCtx,
     refusal: Refusal,
     table: ResourceTable,
-    pub(super) stderr: MemoryOutputPipe,
+    pub(super) stderr: Tail,
 }
 
 impl Guest {
@@ -99,7 +96,7 @@ impl Guest {
             wasi: None,
             http,
             table,
-            stderr: MemoryOutputPipe::new(STDERR_MAX_BYTES),
+            stderr: Tail::default(),
         }
     }
 }
@@ -108,8 +105,10 @@ impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let stderr = &self.stderr;
         let ctx = self.wasi.get_or_insert_with(|| {
-            // No files, no environment, no arguments, no sockets: a builder grants nothing.
+            // No files, no environment, no arguments: a builder grants nothing. It could let sockets be made that reach
+            // nobody; but they are the kernel's, and would be many.
             let mut builder = WasiCtx::builder();
+            builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
             builder.stdout(stderr.clone()).stderr(stderr.clone()).max_random_size(RANDOM_MAX_BYTES).build()
         });
         WasiCtxView { ctx, table: &mut self.table }

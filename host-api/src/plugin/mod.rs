@@ -15,6 +15,7 @@ mod imports;
 mod lane;
 mod log;
 mod mcp;
+mod stdio;
 
 pub use artifact::{Artifact, Refused, Request};
 pub use call::{Call, Listed, Plugin, Report, Used};
