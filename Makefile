@@ -36,6 +36,7 @@ lint: ## Format, lints, and (where cargo-deny is installed) licences and sources
 
 plugins: ## The example plugins, as WebAssembly
 	plugins/build.sh --locked -p greet -p transform -p misbehave -p misbehave-listing
+	plugins/build-guest.sh $(addprefix plugins/examples/,hello-python misbehave-python hello-javascript)
 
 run: ## A server on http://127.0.0.1:8000, with its state in ./weir-data
 	$(CARGO) run --locked -p weir -- serve

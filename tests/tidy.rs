@@ -141,6 +141,10 @@ fn a_file_fits_a_sitting_and_says_what_it_owns() {
         assert!(lines <= LINES_MAX, "{file} has {lines} lines; the limit is {LINES_MAX}: would two rooms be clearer?");
         assert!(text.starts_with("//!"), "{file} does not begin by saying what it owns");
     }
+    for (file, text) in files("plugins", "py").into_iter().chain(files("plugins", "js")) {
+        assert!(text.lines().count() <= LINES_MAX, "{file} is longer than {LINES_MAX} lines");
+        assert!(text.starts_with("\"\"\"") || text.starts_with("// "), "{file} does not begin by saying what it owns");
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod egress;
 mod engine;
 mod errors;
 mod fence;
+mod guests;
 mod import;
 mod kill;
 mod openapi;

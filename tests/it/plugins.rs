@@ -235,17 +235,18 @@ async fn attempts(weir: &Weir, run: &str, count: u64) {
 
 #[tokio::test]
 async fn what_is_no_plugin_is_refused_and_nothing_is_kept() {
-    let weir = Weir::start(&["plugin_max_bytes=600000"]).await;
+    let weir = Weir::start(&["plugin_max_bytes=1200000"]).await;
     let wat = |text: &str| wat::parse_str(text).expect("sound");
     let outside = wat(r#"(component
-        (import "wasi:filesystem/types@0.2.3" (instance))
+        (import "wasi:keyvalue/store@0.2.0" (instance))
         (import "wasi:io/poll@0.3.0" (instance))
         (import "host-function" (func)))"#);
+    let relocation = |count| format!("(func {})", "(i32.store (i32.const 0) (i32.const 0)) ".repeat(count));
     let truncated = bytes("greet")[..20_000].to_vec();
     let mut flipped = bytes("greet");
     flipped[5_000] ^= 0xff;
     let mut huge = bytes("greet");
-    huge.resize(600_001, 0);
+    huge.resize(1_200_001, 0);
     for (body, status, code, says) in [
         (b"not wasm".to_vec(), 422, "invalid_plugin", "no WebAssembly: neither a component nor a core module"),
         (Vec::new(), 422, "invalid_plugin", "no WebAssembly"),
@@ -257,9 +258,17 @@ async fn what_is_no_plugin_is_refused_and_nothing_is_kept() {
             outside,
             422,
             "invalid_plugin",
-            "imports what is not offered: wasi:filesystem/types@0.2.3, wasi:io/poll@0.3.0, host-function",
+            "imports what is not offered: wasi:keyvalue/store@0.2.0, wasi:io/poll@0.3.0, host-function",
         ),
         (wat(&format!("(module (func {}))", "nop ".repeat(300_000))), 422, "invalid_plugin", "a function has 3000"),
+        // What stores addresses may be longer, and not without an end.
+        (
+            wat(&format!("(module (memory 1) {})", relocation(70_000))),
+            422,
+            "invalid_plugin",
+            "does not export weir:plugin",
+        ),
+        (wat(&format!("(module (memory 1) {})", relocation(160_000))), 422, "invalid_plugin", "a function has 11200"),
         (
             bytes("misbehave_listing"),
             422,

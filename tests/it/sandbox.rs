@@ -134,7 +134,7 @@ async fn tools_that_take_their_time_keep_no_upload_waiting() {
 }
 
 /// Resident memory of the server, in KiB.
-fn resident(weir: &Weir) -> u64 {
+pub(crate) fn resident(weir: &Weir) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", weir.pid())).expect("a process");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
     line.trim().trim_end_matches(" kB").parse().expect("a number")

@@ -1,4 +1,5 @@
-//! Real plugins: the examples of this repository, as `plugins/build.sh` builds them, and what tests make of them.
+//! Real plugins: the examples of this repository, as `plugins/build.sh` and `plugins/build-guest.sh` build them, and what
+//! tests make of them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,7 +20,12 @@ pub const EXAMPLES: [&str; 4] = ["greet", "transform", "misbehave", "misbehave_l
 pub fn file(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test has a path");
     let target = test.ancestors().nth(3).expect("a target directory");
-    let path = target.join(format!("wasm/wasm32-unknown-unknown/release/{name}.wasm"));
+    let languages = ["python", "javascript"];
+    let path = if languages.iter().any(|language| name.ends_with(language)) {
+        target.join(format!("guests/{name}.wasm"))
+    } else {
+        target.join(format!("wasm/wasm32-unknown-unknown/release/{name}.wasm"))
+    };
     assert!(path.exists(), "{} is missing: `make plugins` builds it", path.display());
     path
 }

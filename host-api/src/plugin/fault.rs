@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
 
 use super::guest::Meter;
 
 /// Why a call has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultClass {
-    /// The guest trapped: a panic, an `unreachable`, a division by zero, an access outside its memory.
+    /// The guest trapped: a panic, an `unreachable`, a division by zero, an access outside its memory, or `exit`.
     Trap,
     /// The guest used up its stack: a recursion without end.
     Stack,
@@ -100,6 +101,9 @@ pub(super) fn classify(error: &wasmtime::Error, meter: &Meter, limits: &super::G
     if text.contains("fuel allocated for hostcalls has been exhausted") {
         let limit = limits.output_max_bytes;
         return Fault::new(FaultClass::Output, format!("the tool handed over more than {limit} bytes at once"));
+    }
+    if error.downcast_ref::<I32Exit>().is_some() {
+        return Fault::new(FaultClass::Trap, "the tool ended its process instead of answering");
     }
     let Some(trap) = error.downcast_ref::<Trap>() else {
         let cause = error.root_cause();

@@ -4,16 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::GuestLimits;
 use super::log::LogBook;
 use super::outbound::{Outbound, Uses};
-
-/// Bytes of standard output and error that are kept.
-const STDERR_MAX_BYTES: usize = 64 * 1024;
+use super::stdio::Tail;
 
 /// What a guest can make the host hold for it, beside its own memory: things with a handle (streams, pollables, requests,
 /// headers), the headers of one request, and random bytes of one call.
@@ -80,7 +77,7 @@ pub(super) struct Guest {
     http: WasiHttpCtx,
     pub(super) outbound: Outbound,
     table: ResourceTable,
-    pub(super) stderr: MemoryOutputPipe,
+    pub(super) stderr: Tail,
 }
 
 impl Guest {
@@ -95,7 +92,7 @@ impl Guest {
             wasi: None,
             http,
             table,
-            stderr: MemoryOutputPipe::new(STDERR_MAX_BYTES),
+            stderr: Tail::default(),
         }
     }
 }
@@ -104,8 +101,10 @@ impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let stderr = &self.stderr;
         let ctx = self.wasi.get_or_insert_with(|| {
-            // No files, no environment, no arguments, no sockets: a builder grants nothing.
+            // No files, no environment, no arguments: a builder grants nothing. It could let sockets be made that reach
+            // nobody; but they are the kernel's, and would be many.
             let mut builder = WasiCtx::builder();
+            builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
             builder.stdout(stderr.clone()).stderr(stderr.clone()).max_random_size(RANDOM_MAX_BYTES).build()
         });
         WasiCtxView { ctx, table: &mut self.table }

@@ -97,9 +97,9 @@ impl PluginHost {
         let refused = |error: wasmtime::Error| Refused(format!("the sandbox cannot be set up: {error:#}"));
         let engine = Engine::new(&config(&limits)).map_err(refused)?;
         let mut linker = Linker::new(&engine);
-        wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(&mut linker).map_err(refused)?;
+        // All of WASI 0.2, and nothing in it: what a guest finds there is what `Guest` puts there.
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(refused)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(refused)?;
-        add_insecure_random(&mut linker).map_err(refused)?;
         bindings::Plugin::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest).map_err(refused)?;
         let thread = |error: std::io::Error| Refused(format!("the sandbox cannot be set up: {error}"));
         let ticking = engine.weak();
@@ -171,15 +171,6 @@ fn config(limits: &HostLimits) -> Config {
         .wasm_backtrace_max_frames(NonZero::new(FRAMES_SEEN))
         .consume_fuel(true);
     config
-}
-
-/// Of `wasi:random` the bundle of interfaces for http has only the secure one.
-fn add_insecure_random(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
-    use wasmtime_wasi::WasiView as _;
-    use wasmtime_wasi::p2::bindings::random;
-    use wasmtime_wasi::random::WasiRandom;
-    random::insecure::add_to_linker::<Guest, WasiRandom>(linker, |guest| guest.ctx().ctx.random())?;
-    random::insecure_seed::add_to_linker::<Guest, WasiRandom>(linker, |guest| guest.ctx().ctx.random())
 }
 
 /// Advances the epoch for as long as the engine lives.

@@ -17,6 +17,7 @@ mod lane;
 mod log;
 mod mcp;
 mod outbound;
+mod stdio;
 
 pub use access::{Grant, HttpRule, Request, SecretWish, SettingWish, name_fault};
 pub use artifact::{Artifact, Refused};
