@@ -33,6 +33,14 @@ CREATE TABLE plugin_uses (
     PRIMARY KEY (digest, what)
 );
 
+-- Some of the last calls of a plugin, to try another version with.
+CREATE TABLE plugin_calls (
+    digest      bytea   NOT NULL REFERENCES plugins (digest),
+    id          uuid    NOT NULL,                         -- UUID version 7: later calls sort behind
+    call        bytea   NOT NULL,                         -- JSON: arguments, requests with their responses, outcome
+    PRIMARY KEY (digest, id)
+);
+
 -- Secrets of requests, sealed with the master key.
 CREATE TABLE secrets (
     name        text    NOT NULL PRIMARY KEY,

@@ -33,6 +33,14 @@ CREATE TABLE plugin_uses (
     PRIMARY KEY (digest, what)
 ) WITHOUT ROWID;
 
+-- Some of the last calls of a plugin, to try another version with.
+CREATE TABLE plugin_calls (
+    digest      BLOB    NOT NULL REFERENCES plugins (digest),
+    id          BLOB    NOT NULL,                         -- UUID version 7: later calls sort behind
+    call        BLOB    NOT NULL,                         -- JSON: arguments, requests with their responses, outcome
+    PRIMARY KEY (digest, id)
+) WITHOUT ROWID;
+
 -- Secrets of requests, sealed with the master key.
 CREATE TABLE secrets (
     name        TEXT    NOT NULL PRIMARY KEY,

@@ -67,6 +67,15 @@ impl Placeholders {
         self.0.iter().find(|(_, secret)| secret.name == name).map(|(text, _)| text.as_str())
     }
 
+    /// The text with each placeholder in it replaced by the secret's name.
+    #[must_use]
+    pub fn named(&self, text: &str) -> String {
+        let named = |text: String, (placeholder, secret): &(String, Arc<Secret>)| {
+            text.replace(placeholder, &format!("[secret {}]", secret.name))
+        };
+        self.0.iter().fold(text.to_owned(), named)
+    }
+
     /// Names of the secrets whose placeholder stands in a header or in the query.
     pub fn named_in<'s>(&'s self, url: &Url, headers: &HeaderMap) -> impl Iterator<Item = &'s str> {
         self.found(url, headers).map(|(_, secret)| secret.name.as_str())

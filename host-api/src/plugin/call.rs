@@ -18,6 +18,7 @@ use super::host::Shared;
 use super::log::{LogLevel, LogLine, Progress};
 use super::mcp::{self, Answer, Tool};
 use super::outbound::{Denial, Outbound, Reach, Uses};
+use super::tape::Tape;
 
 /// What `list-tools` may use: it is asked once, and needs little.
 const LIST_FUEL: u64 = 500_000_000;
@@ -69,6 +70,8 @@ pub struct Call {
     pub timeout: Duration,
     /// What it may reach.
     pub reach: Arc<Reach>,
+    /// Keeps its requests, or answers them.
+    pub tape: Option<Arc<Tape>>,
 }
 
 /// What a call really used.
@@ -108,6 +111,9 @@ pub struct Listed {
     pub used: Used,
 }
 
+/// What a call may reach, and its tape.
+pub(super) type Way = (Arc<Reach>, Option<Arc<Tape>>);
+
 type Places = Vec<OwnedSemaphorePermit>;
 
 /// What a guest is asked, and what it answers.
@@ -125,8 +131,8 @@ impl Plugin {
     /// How the guest failed, or what in its answer is not as the contract says.
     pub async fn list_tools(&self) -> Result<Listed, Fault> {
         let limits = GuestLimits { fuel: LIST_FUEL, ..self.shared.limits.guest };
-        let reach = Arc::default();
-        let (tools, used, _) = self.perform(limits, LIST_TIME, reach, &[&self.shared.listings], list).await;
+        let way = (Arc::default(), None);
+        let (tools, used, _) = self.perform(limits, LIST_TIME, way, &[&self.shared.listings], list).await;
         let tools = tools?;
         match tools.len() {
             0 => Err(Fault::new(FaultClass::Contract, "the plugin lists no tools")),
@@ -137,12 +143,12 @@ impl Plugin {
 
     /// Answers one call. Waits for a turn when too many are under way. Dropping the future gives the call up.
     pub async fn call(&self, call: Call) -> Report {
-        let reach = Arc::clone(&call.reach);
-        let (limits, timeout) = narrowed(self.shared.limits.guest, call.timeout, &reach);
+        let way = (Arc::clone(&call.reach), call.tape.clone());
+        let (limits, timeout) = narrowed(self.shared.limits.guest, call.timeout, &call.reach);
         let request = request(Call { timeout, ..call });
         let places = [&self.turns, &self.shared.places];
         let (called, used, meter) =
-            self.perform(limits, timeout, reach, &places, |store, plugin| answer(store, plugin, request)).await;
+            self.perform(limits, timeout, way, &places, |store, plugin| answer(store, plugin, request)).await;
         let mut log = meter.log();
         let (mut lines, progress) = (std::mem::take(&mut log.lines), log.progress.take());
         if let Ok(Err(wit::Fault { details: Some(details), .. })) = &called {
@@ -161,7 +167,7 @@ impl Plugin {
     pub async fn bare(&self, call: Call) -> Result<(), Fault> {
         let limits = self.shared.limits.guest;
         let meter = Arc::new(Meter::default());
-        let mut store = self.store(&meter, &limits, Arc::clone(&call.reach));
+        let mut store = self.store(&meter, &limits, (Arc::clone(&call.reach), call.tape.clone()));
         store.set_epoch_deadline(u64::MAX / 2);
         let enter = async {
             store.set_fuel(limits.fuel)?;
@@ -171,9 +177,9 @@ impl Plugin {
         enter.await.map(|_| ()).map_err(|error| classify(&error, &meter, &limits))
     }
 
-    fn store(&self, meter: &Arc<Meter>, limits: &GuestLimits, reach: Arc<Reach>) -> Store<Guest> {
+    fn store(&self, meter: &Arc<Meter>, limits: &GuestLimits, way: Way) -> Store<Guest> {
         let shared = &self.shared;
-        let outbound = Outbound::new(Arc::clone(meter), reach, shared.egress.clone(), shared.limits.outbound);
+        let outbound = Outbound::new(Arc::clone(meter), way, shared.egress.clone(), shared.limits.outbound);
         Store::new(self.pre.engine(), Guest::new(Arc::clone(meter), limits, outbound))
     }
 
@@ -181,7 +187,7 @@ impl Plugin {
         &self,
         limits: GuestLimits,
         time: Duration,
-        reach: Arc<Reach>,
+        way: Way,
         places: &[&Arc<Semaphore>],
         ask: impl for<'s> FnOnce(&'s mut Store<Guest>, bindings::Plugin) -> Asked<'s, T> + Send + 'static,
     ) -> (Result<T, Fault>, Used, Arc<Meter>) {
@@ -194,7 +200,7 @@ impl Plugin {
             }
         }
         let began = Instant::now();
-        let store = self.store(&meter, &limits, reach);
+        let store = self.store(&meter, &limits, way);
         let work = Box::pin(work(taken, self.pre.clone(), store, limits, ask));
         let ended = tokio::time::timeout(time, self.shared.lane.run(work, || meter.ticks())).await;
         let result = match ended {

@@ -18,6 +18,7 @@ mod log;
 mod mcp;
 mod outbound;
 mod stdio;
+mod tape;
 
 pub use access::{Grant, HttpRule, Request, SecretWish, SettingWish, name_fault};
 pub use artifact::{Artifact, Refused};
@@ -27,3 +28,4 @@ pub use host::{GuestLimits, HostLimits, OutboundLimits, PluginHost};
 pub use log::{LogLevel, LogLine, Progress};
 pub use mcp::{Answer, Tool};
 pub use outbound::{Denial, HostUse, Reach, Uses};
+pub use tape::{Body, Exchange, Tape};

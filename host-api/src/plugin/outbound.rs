@@ -12,15 +12,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream;
 use http::header;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited, StreamBody};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::access::{Grant, Missing, Request, admit};
+use super::call::Way;
 use super::guest::Meter;
 use super::host::OutboundLimits;
 use super::log::{LogLevel, LogLine};
+use super::tape::Tape;
 use crate::egress::{self, Egress, EgressError, Incoming, Placeholders, Secret};
 
 /// Bytes of what is written to one body at once.
@@ -101,6 +103,7 @@ impl Uses {
 pub(super) struct Outbound {
     meter: Arc<Meter>,
     reach: Arc<Reach>,
+    tape: Option<Arc<Tape>>,
     egress: Egress,
     limits: OutboundLimits,
     /// A place for each request at once.
@@ -120,8 +123,9 @@ struct Prepared {
 }
 
 impl Outbound {
-    pub(super) fn new(meter: Arc<Meter>, reach: Arc<Reach>, egress: Egress, limits: OutboundLimits) -> Self {
-        Self { meter, reach, egress, limits, places: None, requests: 0, placeholders: Placeholders::default() }
+    pub(super) fn new(meter: Arc<Meter>, (reach, tape): Way, egress: Egress, limits: OutboundLimits) -> Self {
+        let placeholders = Placeholders::default();
+        Self { meter, reach, tape, egress, limits, places: None, requests: 0, placeholders }
     }
 
     /// A text that stands for the secret in the requests of this call.
@@ -205,6 +209,7 @@ impl WasiHttpHooks for Outbound {
         let at_once = self.limits.requests_at_once_max as usize;
         let places = Arc::clone(self.places.get_or_insert_with(|| Arc::new(Semaphore::new(at_once))));
         let (egress, meter, limits) = (self.egress.clone(), Arc::clone(&self.meter), self.limits);
+        let tape = self.tape.clone();
         Box::new(async move {
             let place = places.acquire_owned().await.map_err(|_| HttpError::ConnectionLimitReached)?;
             let Prepared { mut request, origin, wanted } = prepared;
@@ -216,6 +221,11 @@ impl WasiHttpHooks for Outbound {
                 (host.requests, host.sent_bytes) =
                     (host.requests.saturating_add(1), host.sent_bytes.saturating_add(sent));
             }
+            let url = request.secrets.named(request.url.as_str());
+            let method = request.method.as_str();
+            if let Some(tape) = tape.as_ref().filter(|tape| tape.plays()) {
+                return played(tape, &meter, (method, &url, &request.body), &wanted);
+            }
             let options = options.unwrap_or_default();
             let opened =
                 within(options.first_byte_timeout, egress.open(&request), HttpError::HttpResponseTimeout).await?;
@@ -224,7 +234,16 @@ impl WasiHttpHooks for Outbound {
             *response.status_mut() = incoming.status;
             *response.headers_mut() = incoming.headers.clone();
             let between = options.between_bytes_timeout;
-            let reading = Reading { incoming, meter, origin, wanted, between, _place: place };
+            let recording = tape.map(|tape| Recording {
+                tape,
+                method: method.to_owned(),
+                url,
+                sent: request.body.clone(),
+                status: incoming.status,
+                headers: incoming.headers.clone(),
+                received: Vec::new(),
+            });
+            let reading = Reading { incoming, meter, origin, wanted, between, recording, _place: place };
             *response.body_mut() = StreamBody::new(stream::try_unfold(reading, Reading::next)).boxed_unsync();
             Ok((response, Box::new(std::future::ready(Ok(()))) as Io))
         })
@@ -242,7 +261,42 @@ struct Reading {
     origin: String,
     wanted: String,
     between: Option<Duration>,
+    recording: Option<Recording>,
     _place: OwnedSemaphorePermit,
+}
+
+/// An exchange that goes onto a tape when the guest is through with its response.
+struct Recording {
+    tape: Arc<Tape>,
+    method: String,
+    url: String,
+    sent: Bytes,
+    status: http::StatusCode,
+    headers: http::HeaderMap,
+    received: Vec<u8>,
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        self.tape.keep((&self.method, &self.url, &self.sent), self.status, &self.headers, &self.received);
+    }
+}
+
+/// What a tape has in answer to a request; what it has not is denied.
+fn played(
+    tape: &Tape,
+    meter: &Meter,
+    (method, url, sent): (&str, &str, &[u8]),
+    wanted: &str,
+) -> Result<(http::Response<WasiBody>, Io), HttpError> {
+    let Some(played) = tape.play(method, url, sent) else {
+        meter.uses().deny(wanted.to_owned(), "no such request was recorded".to_owned());
+        return Err(HttpError::HttpRequestDenied);
+    };
+    let mut response = http::Response::new(Full::new(played.body).map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = played.status;
+    *response.headers_mut() = played.headers;
+    Ok((response, Box::new(std::future::ready(Ok(())))))
 }
 
 impl Reading {
@@ -251,6 +305,9 @@ impl Reading {
         let Some(piece) = piece.map_err(|error| failed(&self.meter, &self.wanted, &error))? else {
             return Ok(None);
         };
+        if let Some(recording) = &mut self.recording {
+            recording.received.extend_from_slice(&piece);
+        }
         let mut uses = self.meter.uses();
         let host = uses.hosts.entry(self.origin.clone()).or_default();
         host.received_bytes = host.received_bytes.saturating_add(piece.len() as u64);

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -10,12 +11,15 @@ use utoipa::ToSchema;
 use super::Api;
 use super::extract::{JsonBody, PathText};
 use super::openapi::{CommandProblems, ReadProblems, WriteProblems};
+use super::page::List;
 use super::plugins::{PluginParam, find};
 use super::problem::{Problem, ProblemCode};
 use crate::model::reader::Fault;
 use crate::model::time::Timestamp;
 use crate::store::{PluginUse, PluginVersion};
 use crate::tools::{Grant, HttpRule, Request, read_request};
+
+type CallList = List<CallView>;
 
 /// Which requests: to a host, by some methods, below a path, and with which secrets.
 #[derive(ToSchema)]
@@ -82,6 +86,12 @@ pub(super) struct GrantView {
     /// What it did with its rights, and what it was denied.
     uses: Vec<UseView>,
 }
+
+/// A call: `tool`, `arguments`, `http` (requests, each with what came back), `outcome` and `fuel`.
+#[derive(Serialize, ToSchema)]
+#[serde(transparent)]
+#[schema(as = PluginCall, value_type = Object)]
+pub(super) struct CallView(Value);
 
 /// Something that a plugin did, or was denied.
 #[derive(Serialize, ToSchema)]
@@ -165,6 +175,17 @@ pub(super) async fn put(
     tracing::info!(plugin.name, plugin.digest = %plugin.digest, ?activated, "a plugin was granted rights");
     let plugin = find(&api, &format!("{}@{}", plugin.name, plugin.version)).await?;
     shown(&api, plugin).await
+}
+
+/// List the calls of a plugin that are kept, the latest first
+///
+/// With arguments, requests and outcome: what `weir plugin rehearse` tries another version with. Always whole.
+#[utoipa::path(get, operation_id = "list_plugin_calls", path = "/plugins/{plugin}/calls", tag = "plugins", params(PluginParam),
+    responses((status = 200, body = CallList), ReadProblems))]
+pub(super) async fn calls(State(api): State<Api>, PathText(text): PathText) -> Result<Response, Problem> {
+    let plugin = find(&api, &text).await?;
+    let calls = api.store.plugin_calls(plugin.digest).await?;
+    Ok(Json(List::whole(calls.into_iter().map(CallView).collect())).into_response())
 }
 
 /// Take every right from a plugin

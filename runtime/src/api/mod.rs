@@ -110,6 +110,7 @@ fn guarded() -> OpenApiRouter<Api> {
         .routes(routes!(versions::activate))
         .routes(routes!(versions::retire))
         .routes(routes!(grants::get, grants::put, grants::delete))
+        .routes(routes!(grants::calls))
         .routes(routes!(secrets::list))
         .routes(routes!(secrets::put, secrets::delete))
         .routes(routes!(server::metrics))

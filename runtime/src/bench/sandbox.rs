@@ -70,7 +70,7 @@ impl Sandbox {
                 idempotency_key: "call".to_owned(),
                 timeout: Duration::from_secs(30),
             };
-            let (called, _) = self.plugin.loaded.call(&call, by, Arc::default()).await;
+            let (called, _) = self.plugin.loaded.call(&call, by, Arc::default(), None).await;
             called.map_err(|failed| anyhow::anyhow!("{}", failed.failure.message))?;
         }
         Ok(processor_time().saturating_sub(began))
@@ -93,6 +93,7 @@ fn call() -> Call {
         idempotency_key: "call".to_owned(),
         timeout: Duration::from_secs(30),
         reach: Arc::default(),
+        tape: None,
     }
 }
 

@@ -134,7 +134,7 @@ async fn call(plugin: &Examined, tool: &str, arguments: Value, timeout: Duration
     let run = RunId(new_id());
     let by = Caller { run, step: "call".to_owned(), attempt: 1, idempotency_key: format!("{run}:call"), timeout };
     let call = ToolCall { tool: tool.to_owned(), arguments, on_tool_error: OnToolError::Continue };
-    let (called, _) = plugin.loaded.call(&call, by, Arc::default()).await;
+    let (called, _) = plugin.loaded.call(&call, by, Arc::default(), None).await;
     let used = match &called {
         Ok(output) => output.tool.as_ref().map(|tool| tool.used.clone()),
         Err(failed) => failed.used.as_deref().cloned(),

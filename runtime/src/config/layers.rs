@@ -21,8 +21,14 @@ fn is_no_setting(name: &str) -> bool {
 }
 
 /// Settings that may be nothing: zero turns them off. Every other number must be at least 1.
-const MAY_BE_ZERO: [&str; 5] =
-    ["redirects_max", "idle_connections_max", "secret_grace_seconds", "shutdown_timeout_seconds", "retention_days"];
+const MAY_BE_ZERO: [&str; 6] = [
+    "plugin_calls_kept",
+    "redirects_max",
+    "idle_connections_max",
+    "secret_grace_seconds",
+    "shutdown_timeout_seconds",
+    "retention_days",
+];
 
 /// Settings whose values nobody is shown.
 const SECRET: [&str; 2] = ["master_key", "master_keys_accepted"];

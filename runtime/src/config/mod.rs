@@ -96,6 +96,7 @@ pub struct Config {
     pub tool_requests_max: u32,
     pub tool_requests_at_once_max: u32,
     pub tool_request_max_bytes: usize,
+    pub plugin_calls_kept: u32,
     pub requests_max: usize,
     pub request_max_bytes: usize,
     pub webhook_max_bytes: usize,

@@ -1,11 +1,13 @@
 //! What plugins are granted, and what they used of it.
 
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::sql::Connection;
 use super::versions::activate;
 use super::writer::Op;
 use super::{Store, StoreError, from_json, json_bytes};
+use crate::clock::new_id;
 use crate::model::plugin::PluginDigest;
 use crate::model::time::Timestamp;
 
@@ -96,7 +98,54 @@ impl Op for Record {
     }
 }
 
+struct KeepCalls {
+    digest: PluginDigest,
+    calls: Vec<(Uuid, Vec<u8>)>,
+    most: i64,
+}
+
+impl Op for KeepCalls {
+    type Output = ();
+
+    async fn perform(&self, db: &mut Connection<'_>) -> Result<(), sqlx::Error> {
+        let bytes = &self.digest.0[..];
+        for (id, call) in &self.calls {
+            let keep =
+                "INSERT INTO plugin_calls (digest, id, call) SELECT digest, $2, $3 FROM plugins WHERE digest = $1";
+            db.query(keep).bind(bytes).bind(*id).bind(call).execute().await?;
+        }
+        let drop = "DELETE FROM plugin_calls WHERE digest = $1 AND id NOT IN \
+                    (SELECT id FROM plugin_calls WHERE digest = $1 ORDER BY id DESC LIMIT $2)";
+        db.query(drop).bind(bytes).bind(self.most).execute().await.map(|_| ())
+    }
+}
+
 impl Store {
+    /// Keeps calls of a plugin, and of all of them the last `most`.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn keep_plugin_calls(
+        &self,
+        digest: PluginDigest,
+        calls: Vec<Value>,
+        most: u32,
+    ) -> Result<(), StoreError> {
+        let call = |call: &Value| Ok((new_id(), json_bytes(call)?));
+        let calls = calls.iter().map(call).collect::<Result<Vec<_>, StoreError>>()?;
+        self.db.write(KeepCalls { digest, calls, most: most.into() }).await
+    }
+
+    /// The calls of a plugin that are kept, the latest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn plugin_calls(&self, digest: PluginDigest) -> Result<Vec<Value>, StoreError> {
+        let query = self.db.query("SELECT call FROM plugin_calls WHERE digest = $1 ORDER BY id DESC");
+        let rows = query.bind(&digest.0[..]).fetch_all().await?;
+        rows.iter().map(|row| from_json(row.get("call")?)).collect()
+    }
+
     /// What a plugin is granted, if anybody granted it something.
     ///
     /// # Errors

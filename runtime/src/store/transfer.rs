@@ -150,6 +150,7 @@ const TABLES: &[Table] = &[
         columns: &[("digest", Bytes), ("what", Text), ("count", Int), ("last_at", Int)],
         page: 500,
     },
+    Table { name: "plugin_calls", key: 2, columns: &[("digest", Bytes), ("id", Id), ("call", Bytes)], page: 50 },
     Table {
         name: "secrets",
         key: 1,

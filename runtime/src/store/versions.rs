@@ -98,6 +98,7 @@ impl Op for Delete {
         db.query("DELETE FROM plugin_versions WHERE id = $1").bind(self.0).execute().await?;
         if !shared {
             for sql in [
+                "DELETE FROM plugin_calls WHERE digest = $1",
                 "DELETE FROM plugin_uses WHERE digest = $1",
                 "DELETE FROM plugin_grants WHERE digest = $1",
                 "DELETE FROM plugin_tools WHERE digest = $1",

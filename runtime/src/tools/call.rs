@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use weir_host::plugin::{Answer, Call, Denial, Fault, FaultClass, LogLevel, Reach, Report, Uses};
+use weir_host::plugin::{Answer, Call, Denial, Fault, FaultClass, LogLevel, Reach, Report, Tape, Uses};
 
 use super::Tools;
 use super::loaded::{Loaded, Schemas, Unready};
+use super::recorded::Recorded;
 use super::schema::Schema;
 use crate::model::error::{AttemptFailure, FailureCode};
 use crate::model::id::RunId;
@@ -45,8 +46,13 @@ impl Tools {
         let unready = |error: Unready| unready(digest, &error);
         let plugin = self.load(digest).await.map_err(unready)?;
         let reach = self.reach(&plugin).await.map_err(unready)?;
-        let (result, uses) = plugin.call(call, by, reach).await;
+        let tape = self.book.wants_call(digest).then(|| Arc::new(Tape::recording()));
+        let attempt = by.attempt;
+        let (result, uses) = plugin.call(call, by, reach, tape.clone()).await;
         self.book.note(digest, &uses);
+        if let Some(tape) = tape {
+            self.book.keep(digest, Recorded::of(call, attempt, &tape, &result));
+        }
         result
     }
 }
@@ -54,16 +60,22 @@ impl Tools {
 impl Loaded {
     /// Calls a tool of this plugin, which may reach so much. Dropping the future gives the call up. Answers the step's
     /// output, or how the call failed and whether another one may help; and what was used of the rights.
-    pub async fn call(&self, call: &ToolCall, by: Caller, reach: Arc<Reach>) -> (Result<Output, AttemptFailure>, Uses) {
+    pub async fn call(
+        &self,
+        call: &ToolCall,
+        by: Caller,
+        reach: Arc<Reach>,
+        tape: Option<Arc<Tape>>,
+    ) -> (Result<Output, AttemptFailure>, Uses) {
         let mut uses = Uses::default();
-        (self.call_noting(call, by, reach, &mut uses).await, uses)
+        (self.call_noting(call, by, (reach, tape), &mut uses).await, uses)
     }
 
     async fn call_noting(
         &self,
         call: &ToolCall,
         by: Caller,
-        reach: Arc<Reach>,
+        (reach, tape): (Arc<Reach>, Option<Arc<Tape>>),
         uses: &mut Uses,
     ) -> Result<Output, AttemptFailure> {
         let digest = self.digest;
@@ -89,6 +101,7 @@ impl Loaded {
                 idempotency_key: by.idempotency_key,
                 timeout: by.timeout,
                 reach,
+                tape,
             })
             .await;
         *uses = report.uses.clone();

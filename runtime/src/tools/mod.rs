@@ -13,6 +13,7 @@ mod examine;
 mod loaded;
 mod lock;
 mod reach;
+mod recorded;
 mod schema;
 mod secrets;
 mod upload;
@@ -32,6 +33,7 @@ pub use adopt::Adopted;
 pub use call::Caller;
 pub use examine::{Examined, examine};
 pub use loaded::{Loaded, read_request};
+pub use recorded::{Outcome, Recorded, Replayed, answer};
 pub use secrets::{SecretError, Secrets, owner};
 pub use upload::{Refusal, Upload, Uploaded};
 
@@ -54,6 +56,13 @@ impl Tools {
     pub fn new(store: Store, host: PluginHost, vault: Arc<Vault>) -> Self {
         let secrets = Secrets::new(store.clone(), vault);
         Self { store, host, loaded: Arc::default(), secrets, changes: Arc::default(), book: Arc::default() }
+    }
+
+    /// The same, which keeps so many of the last calls of each plugin.
+    #[must_use]
+    pub fn keeping(mut self, calls: u32) -> Self {
+        self.book = Arc::new(reach::Book::new(calls));
+        self
     }
 
     /// Compiles what the newest version of every plugin is, so that the first calls after a start need not wait.

@@ -10,12 +10,18 @@ use weir_host::plugin::{Grant, Reach, Uses};
 
 use super::Tools;
 use super::loaded::{Loaded, Unready};
+use super::recorded::Recorded;
 use super::secrets::FRESH;
+use crate::model::journal::json_fits;
 use crate::model::plugin::PluginDigest;
 use crate::store::StoreError;
 
 /// How often the book is written down. What is in it is lost with the process.
 const BOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Of many calls of a plugin so often one is kept, up to a size in bytes of JSON.
+const CALL_EVERY: Duration = Duration::from_secs(1);
+const CALL_MAX_BYTES: usize = 256 << 10;
 
 /// Entries that the book holds until it is written down.
 const BOOK_MAX: usize = 10_000;
@@ -74,20 +80,80 @@ impl Tools {
     /// Writes down what plugins did with their rights.
     pub async fn write_book(&self) {
         let noted = self.book.take();
-        if noted.is_empty() {
-            return;
-        }
-        if let Err(error) = self.store.record_plugin_uses(noted).await {
+        if !noted.is_empty()
+            && let Err(error) = self.store.record_plugin_uses(noted).await
+        {
             tracing::debug!(%error, "what plugins did with their rights could not be written down");
+        }
+        for (plugin, calls) in self.book.take_calls() {
+            let calls: Vec<_> = calls.iter().filter_map(|call| serde_json::to_value(call).ok()).collect();
+            if !calls.is_empty()
+                && let Err(error) = self.store.keep_plugin_calls(plugin, calls, self.book.calls_kept).await
+            {
+                tracing::debug!(%error, "calls of a plugin could not be kept");
+            }
         }
     }
 }
 
-/// What plugins did with their rights since it was written down.
+/// What plugins did since it was written down.
 #[derive(Default)]
-pub(super) struct Book(Mutex<HashMap<(PluginDigest, String), u64>>);
+pub(super) struct Book {
+    /// With their rights, and how often.
+    uses: Mutex<HashMap<(PluginDigest, String), u64>>,
+    /// Some of their calls.
+    calls: Mutex<HashMap<PluginDigest, Calls>>,
+    /// Calls of each plugin that are kept; 0: none.
+    calls_kept: u32,
+}
+
+/// The calls of one plugin.
+struct Calls {
+    last_at: Instant,
+    kept: Vec<Recorded>,
+}
 
 impl Book {
+    pub(super) fn new(calls_kept: u32) -> Self {
+        Self { calls_kept, ..Self::default() }
+    }
+
+    /// Whether a call that begins now shall be kept.
+    pub(super) fn wants_call(&self, plugin: PluginDigest) -> bool {
+        if self.calls_kept == 0 {
+            return false;
+        }
+        let now = Instant::now();
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        match calls.get_mut(&plugin) {
+            Some(calls) if now.saturating_duration_since(calls.last_at) < CALL_EVERY => false,
+            Some(calls) => {
+                calls.last_at = now;
+                true
+            }
+            None => {
+                calls.insert(plugin, Calls { last_at: now, kept: Vec::new() });
+                true
+            }
+        }
+    }
+
+    pub(super) fn keep(&self, plugin: PluginDigest, call: Recorded) {
+        if !json_fits(&call, CALL_MAX_BYTES) {
+            return;
+        }
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = calls.entry(plugin).or_insert_with(|| Calls { last_at: Instant::now(), kept: Vec::new() });
+        calls.kept.push(call);
+    }
+
+    fn take_calls(&self) -> Vec<(PluginDigest, Vec<Recorded>)> {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that was not called for a while is forgotten.
+        calls.retain(|_, calls| !calls.kept.is_empty() || calls.last_at.elapsed() < BOOK_EVERY);
+        calls.iter_mut().map(|(plugin, calls)| (*plugin, std::mem::take(&mut calls.kept))).collect()
+    }
+
     pub(super) fn note(&self, plugin: PluginDigest, uses: &Uses) {
         let rules = uses.rules.iter().map(|rule| format!("rule {rule}"));
         let secrets = uses.secrets.iter().map(|name| format!("secret {name}"));
@@ -97,7 +163,7 @@ impl Book {
         if what.peek().is_none() {
             return;
         }
-        let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut book = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
         for what in what {
             if book.len() < BOOK_MAX {
                 *book.entry((plugin, what)).or_default() += 1;
@@ -106,7 +172,7 @@ impl Book {
     }
 
     fn take(&self) -> Vec<(PluginDigest, String, u64)> {
-        let book = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let book = std::mem::take(&mut *self.uses.lock().unwrap_or_else(PoisonError::into_inner));
         book.into_iter().map(|((plugin, what), count)| (plugin, what, count)).collect()
     }
 }

@@ -87,6 +87,11 @@ pub(super) async fn what_a_revision_pins_is_not_deleted(db: Database) {
         uses.iter().map(|used| (used.what.as_str(), used.count)).collect::<Vec<_>>(),
         [("rule GET https://a/", 4)]
     );
+    for n in 0..4 {
+        db.store.keep_plugin_calls(third.digest, vec![json!({"n": n})], 2).await.expect("written");
+    }
+    let calls = db.store.plugin_calls(third.digest).await.expect("readable");
+    assert_eq!(calls, [json!({"n": 3}), json!({"n": 2})]);
     assert_eq!(db.store.delete_plugin(third.id).await.expect("answered"), Deleted::Gone);
     assert_eq!(db.store.component(third.digest).await.expect("readable"), None);
     assert!(db.store.plugin_uses(third.digest).await.expect("readable").is_empty());
