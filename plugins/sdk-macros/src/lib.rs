@@ -1,6 +1,7 @@
 //! The macros of `weir-sdk`. Use them through that crate: what they write names its items.
 
 mod plugin;
+mod request;
 
 use proc_macro::TokenStream;
 use quote::quote;

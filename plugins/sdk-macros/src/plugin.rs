@@ -8,6 +8,8 @@ use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned as _;
 use syn::{Attribute, Error, Expr, ExprLit, FnArg, ItemFn, Lit, LitBool, LitStr, Meta, Result};
 
+use crate::request;
+
 /// What stands in `plugin!`.
 pub(crate) struct Functions(Vec<ItemFn>);
 
@@ -33,14 +35,23 @@ pub(crate) fn expand(functions: &Functions) -> Result<TokenStream> {
         function.attrs.retain(|attribute| !attribute.path().is_ident("tool"));
         kept.push(function);
     }
+    let request::Found { json: request, file } = request::read()?;
+    // So that the crate is built again when the file changes.
+    let watched = file.map(|file| {
+        quote!(
+            const _: &[u8] = ::core::include_bytes!(#file);
+        )
+    });
     Ok(quote! {
         #(#kept)*
+
+        #watched
 
         #[doc(hidden)]
         pub static WEIR_TOOLS: &[::weir_sdk::tool::Tool] = &[#(#entries),*];
 
         #[cfg(target_arch = "wasm32")]
-        ::weir_sdk::export_plugin!(WEIR_TOOLS);
+        ::weir_sdk::export_plugin!(WEIR_TOOLS, #request);
 
         /// Calls the tools of this crate as a host would, natively.
         #[cfg(test)]
@@ -77,13 +88,14 @@ fn entry(function: &ItemFn) -> Result<TokenStream> {
     let (ident, name) = (&signature.ident, signature.ident.unraw().to_string());
     let description = description(&function.attrs);
     let said = Said::read(&function.attrs)?;
-    let title = option(said.title);
+    let (title, icon) = (option(said.title), option(said.icon));
     let [read_only, destructive, idempotent, open_world] = said.hints.map(option);
     // The span of the function, so that a wrong type is shown where it stands.
     Ok(quote_spanned! {ident.span()=>
         ::weir_sdk::tool::Tool {
             name: #name,
             title: #title,
+            icon: #icon,
             description: #description,
             hints: ::weir_sdk::tool::Hints {
                 read_only: #read_only,
@@ -117,6 +129,7 @@ fn description(attributes: &[Attribute]) -> String {
 #[derive(Default)]
 struct Said {
     title: Option<LitStr>,
+    icon: Option<LitStr>,
     /// `read_only`, `destructive`, `idempotent`, `open_world`.
     hints: [Option<LitBool>; 4],
 }
@@ -130,9 +143,13 @@ impl Said {
                     said.title = Some(meta.value()?.parse()?);
                     return Ok(());
                 }
+                if meta.path.is_ident("icon") {
+                    said.icon = Some(meta.value()?.parse()?);
+                    return Ok(());
+                }
                 let names = ["read_only", "destructive", "idempotent", "open_world"];
                 let Some(at) = names.iter().position(|name| meta.path.is_ident(name)) else {
-                    let known = "a tool has title, read_only, destructive, idempotent and open_world";
+                    let known = "a tool has title, icon, read_only, destructive, idempotent and open_world";
                     return Err(meta.error(known));
                 };
                 let alone = LitBool::new(true, meta.path.span());

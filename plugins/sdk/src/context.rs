@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::ToolError;
+use crate::ask::Past;
+use crate::http::{HttpError, Request, Response, Secret};
+
 /// How serious a line of the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -30,8 +34,8 @@ pub struct Line {
 
 /// One call: who calls, and the host behind it.
 ///
-/// In a test, [`Context::fake`] stands in for a host: it has the settings that it was given, and keeps the lines that
-/// the tool writes.
+/// In a test, [`Context::fake`] stands in for a host: it has the settings, secrets, answers and the network that it was
+/// given, and keeps the lines that the tool writes and the requests that it makes.
 #[derive(Debug)]
 pub struct Context {
     pub(crate) run_id: String,
@@ -41,6 +45,25 @@ pub struct Context {
     pub(crate) deadline: Option<Duration>,
     pub(crate) settings: BTreeMap<String, String>,
     pub(crate) lines: RefCell<Vec<Line>>,
+    pub(crate) past: RefCell<Past>,
+    pub(crate) fake: Fake,
+}
+
+/// What stands in for a host.
+#[derive(Default)]
+pub(crate) struct Fake {
+    pub(crate) secrets: Vec<String>,
+    pub(crate) network: Option<Network>,
+    pub(crate) requests: RefCell<Vec<Request>>,
+    pub(crate) progress: RefCell<Vec<(f64, Option<f64>, Option<String>)>>,
+}
+
+type Network = Box<dyn Fn(&Request) -> Result<Response, HttpError>>;
+
+impl std::fmt::Debug for Fake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fake").field("requests", &self.requests).finish_non_exhaustive()
+    }
 }
 
 impl Context {
@@ -55,6 +78,8 @@ impl Context {
             deadline: None,
             settings: BTreeMap::new(),
             lines: RefCell::default(),
+            past: RefCell::default(),
+            fake: Fake::default(),
         }
     }
 
@@ -63,6 +88,32 @@ impl Context {
     pub fn with_setting(mut self, name: &str, value: &str) -> Self {
         self.settings.insert(name.to_owned(), value.to_owned());
         self
+    }
+
+    /// A fake context that has a secret. Requests show it as `[secret name]`.
+    #[must_use]
+    pub fn with_secret(mut self, name: &str) -> Self {
+        self.fake.secrets.push(name.to_owned());
+        self
+    }
+
+    /// A fake context with a network: the closure answers every request. Without one, each is denied.
+    #[must_use]
+    pub fn with_http(mut self, network: impl Fn(&Request) -> Result<Response, HttpError> + 'static) -> Self {
+        self.fake.network = Some(Box::new(network));
+        self
+    }
+
+    /// The requests that were made with a fake context.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Request> {
+        self.fake.requests.borrow().clone()
+    }
+
+    /// What was reported of the progress with a fake context: done, total and message.
+    #[must_use]
+    pub fn reports(&self) -> Vec<(f64, Option<f64>, Option<String>)> {
+        self.fake.progress.borrow().clone()
     }
 
     /// What the tool logged with a fake context.
@@ -127,7 +178,27 @@ impl Context {
         #[cfg(target_arch = "wasm32")]
         crate::bindings::weir::plugin::tool_progress::report(done, total, message);
         #[cfg(not(target_arch = "wasm32"))]
-        let _ = (done, total, message);
+        self.fake.progress.borrow_mut().push((done, total, message.map(str::to_owned)));
+    }
+
+    /// A secret of the operator, which may be put into a header or the query of a request.
+    ///
+    /// # Errors
+    /// When it is not granted or not set: a failure for good, with the code `secret_missing`.
+    pub fn secret(&self, name: &str) -> Result<Secret, ToolError> {
+        #[cfg(target_arch = "wasm32")]
+        let placeholder = crate::bindings::weir::plugin::tool_config::secret_placeholder(name);
+        #[cfg(not(target_arch = "wasm32"))]
+        let placeholder = self.fake.secrets.iter().any(|known| known == name).then(|| format!("[secret {name}]"));
+        let missing = || ToolError::permanent(format!("the secret `{name}` is not granted, or not set"));
+        let placeholder = placeholder.ok_or_else(|| missing().with_code("secret_missing"))?;
+        Ok(Secret { name: name.to_owned(), placeholder })
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) fn exchange(&self, request: Request, _: Option<Duration>) -> Result<Response, HttpError> {
+        self.fake.requests.borrow_mut().push(request.clone());
+        self.fake.network.as_ref().map_or(Err(HttpError::Denied), |network| network(&request))
     }
 
     /// A setting that the operator made for this plugin.

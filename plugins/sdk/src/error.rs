@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
+use crate::ask::{Asking, Question};
+
 /// Why a tool has no good answer. There are two channels.
 ///
 /// [`ToolError::answer`] is an *answer* that says what went wrong: the step completes with `is_error`, and the workflow
@@ -13,6 +17,8 @@ pub struct ToolError {
     pub(crate) message: String,
     pub(crate) code: Option<String>,
     pub(crate) retry_after: Option<Duration>,
+    pub(crate) details: Option<Value>,
+    pub(crate) asking: Option<Box<Asking>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,11 +28,13 @@ pub(crate) enum Kind {
     UnknownTool,
     Retryable,
     Permanent,
+    /// No error: the call ends in questions.
+    Asks,
 }
 
 impl ToolError {
     fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), code: None, retry_after: None }
+        Self { kind, message: message.into(), code: None, retry_after: None, details: None, asking: None }
     }
 
     /// An answer that says what went wrong.
@@ -55,6 +63,29 @@ impl ToolError {
 
     pub(crate) fn unknown_tool(name: &str) -> Self {
         Self::new(Kind::UnknownTool, format!("this plugin has no tool named {name:?}"))
+    }
+
+    pub(crate) fn asking(asking: Asking) -> Self {
+        Self { asking: Some(Box::new(asking)), ..Self::new(Kind::Asks, "the tool asks, and the run waits") }
+    }
+
+    /// The questions in which the call ends, if it does.
+    #[must_use]
+    pub fn questions(&self) -> &[Question] {
+        self.asking.as_ref().map_or(&[], |asking| &asking.questions)
+    }
+
+    /// With a value for people who debug: it goes to the log.
+    #[must_use]
+    pub fn with_details(mut self, details: Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+
+    /// The name of the cause.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
     }
 
     /// With a stable name of the cause, such as `rate-limited`, for machines.

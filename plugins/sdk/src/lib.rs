@@ -25,17 +25,21 @@
 #![warn(missing_docs)]
 
 mod answer;
+mod ask;
 mod context;
 mod error;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod guest;
+mod http;
 #[doc(hidden)]
 pub mod tool;
 
-pub use answer::{Answer, Content, Json, Output, Text};
+pub use answer::{Answer, Block, Content, Json, Link, Notes, Output, Resource, ResourceData, Text};
+pub use ask::{Question, QuestionBody, Reply};
 pub use context::{Context, Level, Line};
 pub use error::ToolError;
+pub use http::{HttpError, Request, RequestBuilder, Response, Secret};
 pub use weir_sdk_macros::{input, output, plugin};
 
 pub use {schemars, serde, serde_json};
@@ -55,6 +59,6 @@ pub mod bindings {
 
 /// What nearly every plugin uses.
 pub mod prelude {
-    pub use crate::{Answer, Content, Context, Json, Text, ToolError};
+    pub use crate::{Answer, Content, Context, HttpError, Json, Reply, Text, ToolError};
     pub use serde_json::{Value, json};
 }

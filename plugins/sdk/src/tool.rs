@@ -17,6 +17,8 @@ pub struct Tool {
     pub description: &'static str,
     /// What it does to the world.
     pub hints: Hints,
+    /// A picture for user interfaces.
+    pub icon: Option<&'static str>,
     /// JSON Schema of the arguments.
     pub input_schema: fn() -> Value,
     /// JSON Schema of the structured content.

@@ -15,6 +15,39 @@ struct Target {
     authority: String,
 }
 
+/// A request, as it is written; nothing in it is checked here.
+#[weir_sdk::input]
+struct Fetch {
+    url: String,
+    #[serde(default = "get")]
+    method: String,
+    #[serde(default)]
+    headers: std::collections::BTreeMap<String, String>,
+    #[serde(default)]
+    body: String,
+    /// Puts this secret's placeholder where `[secret]` stands in URL, headers and body.
+    #[serde(default)]
+    secret: Option<String>,
+    /// Redirects that are followed by hand.
+    #[serde(default)]
+    redirects: u32,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+#[weir_sdk::input]
+struct Many {
+    url: String,
+    count: u32,
+}
+
+#[weir_sdk::input]
+struct Name {
+    name: String,
+}
+
 /// An answer that is not what its schema says.
 struct Promise;
 
@@ -79,6 +112,53 @@ weir_sdk::plugin! {
         network::fetch(&input.authority).map(Text).map_err(ToolError::permanent)
     }
 
+    /// Makes any request, and answers what came back.
+    fn fetch_url(input: Fetch, cx: &Context) -> Result<Json<Value>, ToolError> {
+        let placeholder = input.secret.map(|name| cx.secret(&name)).transpose()?;
+        let placed = |text: &str| match &placeholder {
+            Some(secret) => text.replace("[secret]", secret.as_ref()),
+            None => text.to_owned(),
+        };
+        let (mut url, mut left) = (placed(&input.url), input.redirects);
+        loop {
+            let mut request = cx.request(&input.method, &url).body(placed(&input.body));
+            for (name, value) in &input.headers {
+                request = request.header(name, placed(value));
+            }
+            let response = request.send()?;
+            match response.header("location").filter(|_| left > 0) {
+                Some(location) => {
+                    left -= 1;
+                    url = location.to_owned();
+                }
+                None => {
+                    let echoed = response.header("x-echo");
+                    return Ok(Json(json!({"status": response.status(), "body": response.text(), "echoed": echoed})));
+                }
+            }
+        }
+    }
+
+    /// Begins many requests at once, and answers how many were let out.
+    fn fetch_many(input: Many, _cx: &Context) -> Result<Json<Value>, ToolError> {
+        Ok(Json(network::fetch_many(&input.url, input.count).map_err(ToolError::permanent)?))
+    }
+
+    /// Reads a response byte by byte, and rests in between.
+    fn read_slowly(input: Many, _cx: &Context) -> Result<Text, ToolError> {
+        network::read_slowly(&input.url, input.count).map(Text).map_err(ToolError::permanent)
+    }
+
+    /// Shows what stands for a secret.
+    fn show_secret(input: Name, cx: &Context) -> Result<Text, ToolError> {
+        Ok(Text(cx.secret(&input.name)?.as_ref().to_owned()))
+    }
+
+    /// Shows a setting.
+    fn show_setting(input: Name, cx: &Context) -> Result<Json<Option<String>>, ToolError> {
+        Ok(Json(cx.setting(&input.name)))
+    }
+
     /// Wants the network, and answers what came of it.
     fn try_fetch(input: Target, _cx: &Context) -> Result<Text, ToolError> {
         Ok(Text(network::fetch(&input.authority).unwrap_or_else(|error| error)))
@@ -116,14 +196,55 @@ fn deeper(n: u64) -> u64 {
 #[cfg(target_arch = "wasm32")]
 mod network {
     use wasip2::http::outgoing_handler;
-    use wasip2::http::types::{Fields, OutgoingRequest, Scheme};
+    use wasip2::http::types::{Fields, FutureIncomingResponse, OutgoingRequest, Scheme};
+    use weir_sdk::prelude::*;
 
-    pub(crate) fn fetch(authority: &str) -> Result<String, String> {
+    fn begin(authority: &str, path: &str) -> Result<FutureIncomingResponse, String> {
         let request = OutgoingRequest::new(Fields::new());
         request.set_scheme(Some(&Scheme::Http)).map_err(|()| "the scheme is refused")?;
         request.set_authority(Some(authority)).map_err(|()| "the authority is refused")?;
-        request.set_path_with_query(Some("/")).map_err(|()| "the path is refused")?;
-        let response = outgoing_handler::handle(request, None).map_err(|error| error.to_string())?;
+        request.set_path_with_query(Some(path)).map_err(|()| "the path is refused")?;
+        outgoing_handler::handle(request, None).map_err(|error| error.to_string())
+    }
+
+    /// Host and path of an http URL.
+    fn parts(url: &str) -> Result<(&str, &str), String> {
+        let rest = url.strip_prefix("http://").ok_or("only http here")?;
+        Ok(rest.split_at(rest.find('/').unwrap_or(rest.len())))
+    }
+
+    pub(crate) fn fetch_many(url: &str, count: u32) -> Result<Value, String> {
+        let (authority, path) = parts(url)?;
+        let begun = (0..count).map(|_| begin(authority, path)).collect::<Result<Vec<_>, _>>()?;
+        let (mut answered, mut denied, mut failed) = (0, 0, 0);
+        for response in begun {
+            response.subscribe().block();
+            match response.get() {
+                Some(Ok(Ok(_))) => answered += 1,
+                Some(Ok(Err(error))) if error.to_string().contains("HttpRequestDenied") => denied += 1,
+                _ => failed += 1,
+            }
+        }
+        Ok(json!({"answered": answered, "denied": denied, "failed": failed}))
+    }
+
+    pub(crate) fn read_slowly(url: &str, pause_millis: u32) -> Result<String, String> {
+        let (authority, path) = parts(url)?;
+        let response = begin(authority, path)?;
+        response.subscribe().block();
+        let Some(Ok(Ok(response))) = response.get() else { return Err("there is no response".to_owned()) };
+        let body = response.consume().map_err(|()| "there is no body")?;
+        let stream = body.stream().map_err(|()| "there is no body")?;
+        let mut read = 0;
+        while let Ok(bytes) = stream.blocking_read(1) {
+            read += bytes.len();
+            wasip2::clocks::monotonic_clock::subscribe_duration(u64::from(pause_millis) * 1_000_000).block();
+        }
+        Ok(format!("{read} bytes"))
+    }
+
+    pub(crate) fn fetch(authority: &str) -> Result<String, String> {
+        let response = begin(authority, "/")?;
         response.subscribe().block();
         match response.get() {
             Some(Ok(Ok(response))) => Ok(format!("status {}", response.status())),
@@ -141,6 +262,14 @@ mod network {
 #[cfg(not(target_arch = "wasm32"))]
 mod network {
     pub(crate) fn fetch(_: &str) -> Result<String, String> {
+        Err("there is no network outside of a sandbox".to_owned())
+    }
+
+    pub(crate) fn fetch_many(_: &str, _: u32) -> Result<weir_sdk::prelude::Value, String> {
+        Err("there is no network outside of a sandbox".to_owned())
+    }
+
+    pub(crate) fn read_slowly(_: &str, _: u32) -> Result<String, String> {
         Err("there is no network outside of a sandbox".to_owned())
     }
 
