@@ -19,6 +19,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 folder=${CARGO_TARGET_DIR:-$here/../target}/guests
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
+PATH=$folder/javascript/node/node_modules/.bin:$PATH
 
 apt_install() {
   [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null || return 1
@@ -27,8 +28,8 @@ apt_install() {
 }
 
 has_python() { python3 -c 'import ensurepip, venv, tomllib' 2>/dev/null; }
-# Does it run, and is it new enough for the tools?
-fits() { "$1" -e 'const [a, b] = process.versions.node.split("."); process.exit(a * 100 + +b >= 2019 ? 0 : 1)' 2>/dev/null; }
+has_node() { command -v node >/dev/null && command -v npm >/dev/null; }
+node_fits() { node -e 'const [a, b] = process.versions.node.split("."); process.exit(a * 100 + +b >= 2019 ? 0 : 1)'; }
 
 # Sees to it that the tools that $1 names are in $2, where `install` puts them. The copy is written last: an
 # installation that was interrupted, or that has other versions, is made anew.
@@ -48,9 +49,10 @@ install_python() {
 
 install_javascript() {
   say "installing componentize-js and what it needs"
-  cp "$here/javascript/package.json" "$here/javascript/package-lock.json" "$here/javascript/componentize.js" "$1" &&
-    npm ci --prefix "$1" --no-audit --no-fund --loglevel=error &&
-    { fits node || npm install --prefix "$1" --no-save --no-audit --no-fund --loglevel=error node@22; }
+  local quietly=(--no-audit --no-fund --loglevel=error)
+  # Where PATH says, a newer Node.js is found from here on.
+  node_fits || npm install --prefix "$1/node" "${quietly[@]}" node@22 || return 1
+  cp "$here"/javascript/{package.json,package-lock.json,componentize.js} "$1" && npm ci --prefix "$1" "${quietly[@]}"
 }
 
 # Everything that decides what comes out.
@@ -81,10 +83,8 @@ build() {
     has_node || apt_install nodejs npm || fail "needs Node.js 20.19 or later with npm (Debian: apt-get install nodejs npm)"
     tools "$here/javascript/package-lock.json" "$folder/javascript" install_javascript
     say "building $name with componentize-js"
-    local node=node
-    fits node || node=$folder/javascript/node_modules/.bin/node
     cp "$here/javascript/main.js" "$staged/main.js"
-    "$node" "$folder/javascript/componentize.js" "$staged/main.js" "$here/../wit" "$staged.wasm" >&2
+    node "$folder/javascript/componentize.js" "$staged/main.js" "$here/../wit" "$staged.wasm" >&2
   fi
   python3 "$here/request.py" "$from/plugin.toml" "$staged.wasm" || fail "$from/plugin.toml is not what a plugin asks with"
   mv "$staged.wasm" "$out"
@@ -92,8 +92,6 @@ build() {
   printf '%s\n' "$digest" >"$folder/$name.digest"
   echo "$out"
 }
-
-has_node() { command -v node >/dev/null && command -v npm >/dev/null; }
 
 has_python || apt_install python3 python3-venv || true
 has_python || fail "needs Python 3.11 or later with the module venv (Debian: apt-get install python3-venv)"
