@@ -1,5 +1,6 @@
 //! Weir, tested from outside: one binary, a module for each thing that is promised.
 
+mod access;
 mod api;
 mod chaos;
 mod cli;

@@ -428,17 +428,21 @@ mod host {
                 match stream.blocking_read(READ_BYTES) {
                     Ok(bytes) => response.body.extend_from_slice(&bytes),
                     Err(StreamError::Closed) => break,
-                    Err(StreamError::LastOperationFailed(error)) => {
-                        let code = wasip2::http::types::http_error_code(&error);
-                        return Err(
-                            code.map_or_else(|| HttpError::Connection(error.to_debug_string()), |code| failed(&code))
-                        );
-                    }
+                    Err(StreamError::LastOperationFailed(error)) => return Err(broken(&error)),
                 }
             }
         }
         drop(IncomingBody::finish(body));
         Ok(response)
+    }
+
+    /// A body that ended before its time. Not every host gives a code for it (wasmtime 48 has only a text).
+    fn broken(error: &wasip2::io::error::Error) -> HttpError {
+        match wasip2::http::types::http_error_code(error) {
+            Some(code) => failed(&code),
+            None if error.to_debug_string().contains("body size") => HttpError::Body("it is too large".to_owned()),
+            None => HttpError::Connection(error.to_debug_string()),
+        }
     }
 
     fn failed(error: &ErrorCode) -> HttpError {
