@@ -21,6 +21,7 @@ test: lint ## Everything that is promised, proved
 
 bench: ## Measure both modes on servers of its own, beside what the machine could do at most (RUNS=2000 is quicker)
 	@bash tests/tools/system.sh
+	@$(MAKE) --no-print-directory plugins
 	$(CARGO) build --locked --release -p weir
 	@weir="$$($(CARGO) metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/weir"; \
 		$(CARGO) run --quiet --locked -p weir-tests --example bench -- "$$weir" $${RUNS:-20000}

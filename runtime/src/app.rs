@@ -15,7 +15,7 @@ use weir_host::egress::Egress;
 use weir_host::plugin::PluginHost;
 
 use crate::api::{self, Api, Door, Known, Parts};
-use crate::clock::{Clock, SharedClock, SystemClock};
+use crate::clock::{Clock, SharedClock, SystemClock, random_bytes};
 use crate::config::{Config, Role};
 use crate::engine::steps::Performer;
 use crate::engine::{Engine, Workbench};
@@ -54,7 +54,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let listener = if config.listens { Some(listen(&config, &door).await?) } else { None };
     let wire = wire(&config, &location)?;
     let egress = Egress::new(config.egress()?).context("the http client")?;
-    let tools = Tools::new(store.clone(), PluginHost::new(config.plugins())?);
+    let tools = Tools::new(store.clone(), plugin_host(&config)?);
     let performer = Performer::new(egress, config.http_calls_max, tools.clone());
     let bench = Workbench::new(store.clone(), clock, performer, config.limits(), Arc::clone(&wire));
     let engine = Engine::new(Arc::new(bench), config.engine());
@@ -170,6 +170,15 @@ async fn take_time(store: &Store, clock: &SharedClock) -> Result<bool, StoreErro
     let Some(time) = time.filter(|_| took < ANSWER_MAX) else { return Ok(false) };
     clock.set(time.plus(took / 2));
     Ok(true)
+}
+
+fn plugin_host(config: &Config) -> anyhow::Result<PluginHost> {
+    let cache = config.plugin_cache(random_bytes);
+    match &cache {
+        Some(cache) => tracing::debug!(path = %cache.dir.display(), "compiled plugins are kept"),
+        None => tracing::info!("compiled plugins are not kept (`plugin_cache_path`): every start compiles them"),
+    }
+    Ok(PluginHost::with_cache(config.plugins(), cache)?)
 }
 
 fn wire(config: &Config, location: &Location) -> anyhow::Result<Arc<dyn Wire>> {

@@ -151,6 +151,10 @@ enum Command {
         #[arg(long, value_name = "DIR", default_value = ".")]
         dir: PathBuf,
 
+        /// A plugin, the larger the better: how long it takes to compile, and to load from the cache of compiled plugins.
+        #[arg(long, value_name = "FILE")]
+        component: Option<PathBuf>,
+
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -203,9 +207,10 @@ pub fn main() -> anyhow::Result<()> {
             let config = layers()?.config()?;
             runtime()?.block_on(copy::run(from, to, &config))
         }
-        Command::Bench { url, runs, dir, json } => {
+        Command::Bench { url, runs, dir, component, json } => {
             let config = layers()?.config()?;
-            let options = bench::Options { url: url.clone(), runs: *runs, dir: dir.clone() };
+            let (url, dir, component) = (url.clone(), dir.clone(), component.clone());
+            let options = bench::Options { url, runs: *runs, dir, component };
             let measured = async {
                 // What was started ends with this future, and its directory goes away.
                 tokio::select! {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use weir_host::plugin::PluginHost;
 
 use super::{print, printable};
-use crate::clock::new_id;
+use crate::clock::{new_id, random_bytes};
 use crate::config::Config;
 use crate::model::definition::STEP_TIMEOUT_DEFAULT;
 use crate::model::id::RunId;
@@ -82,7 +82,7 @@ async fn open(file: &Path, config: &Config) -> anyhow::Result<Examined> {
     if bytes.len() > limit {
         bail!("{} has more than {limit} bytes (`plugin_max_bytes`)", file.display());
     }
-    let host = PluginHost::new(config.plugins())?;
+    let host = PluginHost::with_cache(config.plugins(), config.plugin_cache(random_bytes))?;
     examine(&host, bytes).await.with_context(|| file.display().to_string())
 }
 

@@ -24,9 +24,9 @@ pub struct Examined {
 pub async fn examine(host: &PluginHost, bytes: Vec<u8>) -> Result<Examined, Refused> {
     let artifact = host.in_background(move || Artifact::admit(&bytes)).await??;
     let digest = PluginDigest(artifact.digest);
-    let plugin = host.compile(artifact.component.as_slice().into()).await?;
-    let listed = plugin.list_tools().await;
+    let made = host.compile(artifact.digest, artifact.component.as_slice().into()).await?;
+    let listed = made.0.list_tools().await;
     let listed = listed.map_err(|fault| Refused::new(format!("the plugin did not list its tools: {fault}")))?;
-    let loaded = Loaded::new(host, digest, plugin, listed.tools.clone()).await?;
+    let loaded = Loaded::new(host, digest, made, listed.tools.clone()).await?;
     Ok(Examined { digest, artifact, listed, loaded })
 }

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
-use weir_host::plugin::{Plugin, PluginHost, Refused, Tool};
+use weir_host::plugin::{Origin, Plugin, PluginHost, Refused, Tool};
 
 use super::Tools;
 use super::schema::Schema;
+use crate::meter::meter;
 use crate::model::plugin::PluginDigest;
 use crate::store::StoreError;
 
@@ -20,6 +21,7 @@ const PATTERNS_MAX: usize = 256;
 /// A plugin, ready for calls.
 pub struct Loaded {
     pub(super) digest: PluginDigest,
+    pub(super) origin: Origin,
     pub(super) plugin: Plugin,
     pub(super) tools: HashMap<String, Arc<Schemas>>,
     pub(super) host: PluginHost,
@@ -52,11 +54,15 @@ impl Loaded {
     pub(super) async fn new(
         host: &PluginHost,
         digest: PluginDigest,
-        plugin: Plugin,
+        (plugin, origin): (Plugin, Origin),
         tools: Vec<Tool>,
     ) -> Result<Self, Refused> {
         let tools = host.in_background(move || Schemas::of_all(&tools)).await?.map_err(Refused::new)?;
-        Ok(Self { digest, plugin, tools, host: host.clone() })
+        meter().plugin_loaded(match origin {
+            Origin::Cache => "cache",
+            Origin::Compiler => "compiler",
+        });
+        Ok(Self { digest, origin, plugin, tools, host: host.clone() })
     }
 }
 
@@ -129,10 +135,10 @@ impl Tools {
 
     async fn compile(&self, digest: PluginDigest) -> Result<Arc<Loaded>, Unready> {
         let component = self.store.component(digest).await?.ok_or(Unready::Gone)?;
-        let plugin = self.host.compile(component.into()).await?;
+        let made = self.host.compile(digest.0, component.into()).await?;
         let unreadable = |error: serde_json::Error| Unready::Tools(format!("its tools cannot be read: {error}"));
         let tools = self.store.plugin_tools(digest).await?.into_iter().map(serde_json::from_value);
         let tools: Vec<Tool> = tools.collect::<Result<_, _>>().map_err(unreadable)?;
-        Ok(Arc::new(Loaded::new(&self.host, digest, plugin, tools).await?))
+        Ok(Arc::new(Loaded::new(&self.host, digest, made, tools).await?))
     }
 }

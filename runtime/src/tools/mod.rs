@@ -16,7 +16,8 @@ mod upload;
 
 use std::sync::Arc;
 
-use weir_host::plugin::PluginHost;
+use tokio::time::Instant;
+use weir_host::plugin::{Origin, PluginHost};
 
 use crate::store::Store;
 
@@ -40,8 +41,9 @@ impl Tools {
         Self { store, host, loaded: Arc::default() }
     }
 
-    /// Compiles what the newest version of every plugin is, so that the first calls after a start need not wait.
+    /// Makes ready what the newest version of every plugin is, so that the first calls after a start need not wait.
     pub async fn warm(&self) {
+        let (began, mut cached, mut compiled) = (Instant::now(), 0_u64, 0_u64);
         let mut request = crate::store::PageRequest { limit: 100, after: None };
         loop {
             let page = match self.store.plugins(request).await {
@@ -52,14 +54,22 @@ impl Tools {
                 }
             };
             for plugin in page.items {
-                if let Err(error) = self.load(plugin.digest).await {
-                    tracing::warn!(plugin.name, plugin.digest = %plugin.digest, %error, "a plugin cannot be used");
+                match self.load(plugin.digest).await {
+                    Ok(loaded) if loaded.origin == Origin::Cache => cached += 1,
+                    Ok(_) => compiled += 1,
+                    Err(error) => {
+                        tracing::warn!(plugin.name, plugin.digest = %plugin.digest, %error, "a plugin cannot be used");
+                    }
                 }
             }
             match page.next {
                 Some(next) => request.after = Some(next),
-                None => return,
+                None => break,
             }
+        }
+        let (ready, ms) = (cached + compiled, began.elapsed().as_millis());
+        if ready > 0 {
+            tracing::info!("{ready} plugins ready: {cached} from the cache, {compiled} compiled, in {ms} ms");
         }
     }
 }
