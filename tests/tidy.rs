@@ -91,6 +91,7 @@ fn a_library_has_one_user() {
         ("weir_host::", &["engine", "tools", "config", "app", "bench", "cli"]),
         ("jsonschema", &["tools"]),
         ("reqwest::", &[]),
+        ("ed25519_dalek", &[]),
         ("minijinja::", &["model"]),
     ] {
         for (file, text) in files("runtime/src", "rs") {
@@ -181,6 +182,7 @@ fn every_snapshot_belongs_to_a_test() {
     let room = |code: &str| match code {
         "unavailable" => "disk",
         "invalid_api_key" => "door",
+        "plugin_signature_required" => "signing",
         _ => "errors",
     };
     let problems = weir::api::ProblemCode::ALL.iter().map(|code| code.as_str());

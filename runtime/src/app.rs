@@ -54,7 +54,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let listener = if config.listens { Some(listen(&config, &door).await?) } else { None };
     let wire = wire(&config, &location)?;
     let egress = Egress::new(config.egress()?).context("the http client")?;
-    let tools = Tools::new(store.clone(), plugin_host(&config)?);
+    let tools = Tools::new(store.clone(), plugin_host(&config)?, config.plugin_trust()?);
     let performer = Performer::new(egress, config.http_calls_max, tools.clone());
     let bench = Workbench::new(store.clone(), clock, performer, config.limits(), Arc::clone(&wire));
     let engine = Engine::new(Arc::new(bench), config.engine());

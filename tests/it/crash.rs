@@ -24,7 +24,7 @@ use weir::store::{Claimed, Location, NewRevision, NewRun, Store};
 use weir::tools::{Tools, Upload};
 use weir::wire::LocalWire;
 use weir_host::egress::{Egress, EgressSettings, Policy};
-use weir_host::plugin::{GuestLimits, HostLimits, PluginHost};
+use weir_host::plugin::{GuestLimits, HostLimits, PluginHost, Trust};
 use weir_tests::clock::ManualClock;
 use weir_tests::postgres::Postgres;
 use weir_tests::target::Target;
@@ -107,14 +107,15 @@ impl Scene {
             redirects_max: 3,
             idle_connections_max: 4,
         });
-        let tools = Tools::new(store.clone(), HOST.clone());
+        let tools = Tools::new(store.clone(), HOST.clone(), Trust::default());
         let performer = Performer::new(egress.expect("a client"), 16, tools.clone());
         let bench =
             Workbench::new(store.clone(), Arc::new(clock.clone()), performer, limits(), Arc::new(LocalWire::default()));
         let workflow = WorkflowId(Uuid::from_u128(number + 1));
         let definition = weir_tests::definition(&(script.steps)(&target));
         if definition.to_string().contains("mcp_tool") {
-            let upload = Upload { bytes: weir::bench::module().expect("a small plugin"), name: None, version: None };
+            let bytes = weir::bench::module().expect("a small plugin");
+            let upload = Upload { bytes, name: None, version: None, signature: None };
             tools.upload(upload).await.expect("a plugin");
         }
         let parsed = Definition::parse(&definition, &limits()).expect("sound");

@@ -20,3 +20,4 @@ mod openapi;
 mod original;
 mod plugins;
 mod sandbox;
+mod signing;

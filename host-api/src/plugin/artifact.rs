@@ -11,7 +11,7 @@ use wasmparser::{Parser, Payload, Validator};
 use wit_component::ComponentEncoder;
 
 /// The custom section in which a plugin says who it is and what it wants: JSON object text.
-const REQUEST_SECTION: &str = "weir:request";
+pub(super) const REQUEST_SECTION: &str = "weir:request";
 
 /// Core modules and components inside one component.
 const NESTED_MAX: usize = 64;

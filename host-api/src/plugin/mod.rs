@@ -16,6 +16,8 @@ mod imports;
 mod lane;
 mod log;
 mod mcp;
+mod signature;
+mod trust;
 
 pub use artifact::{Artifact, Refused, Request};
 pub use cache::CacheSettings;
@@ -24,3 +26,5 @@ pub use fault::{Fault, FaultClass};
 pub use host::{GuestLimits, HostLimits, Origin, PluginHost};
 pub use log::{LogLevel, LogLine, Progress};
 pub use mcp::{Answer, Tool};
+pub use signature::{PublicKey, SecretKey, Signature, SignedText};
+pub use trust::{Signed, Trust};

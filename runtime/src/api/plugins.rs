@@ -41,6 +41,9 @@ pub(super) struct PluginView {
     imports: Vec<String>,
     /// Names of its tools.
     tools: Vec<String>,
+    /// Who signed it: the name of a key in `plugin_trusted_keys`, or the key itself where that is not there (any more).
+    #[schema(required = true)]
+    signed_by: Option<String>,
     created_at: Timestamp,
 }
 
@@ -98,6 +101,22 @@ pub(super) struct UploadParams {
     version: String,
 }
 
+/// Who vouches for an upload.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only its schema is used: `signature` reads the header")]
+pub(super) struct SignatureHeader {
+    /// Its signature, as `weir plugin sign` writes it.
+    #[param(rename = "weir-plugin-signature", required = false, min_length = 88, max_length = 88)]
+    signature: String,
+}
+
+/// The signature of an upload, if it has one.
+fn signature(request: &Request) -> Option<String> {
+    // What is no text is no signature either, and is refused as one.
+    request.headers().get("weir-plugin-signature").map(|value| value.to_str().unwrap_or_default().to_owned())
+}
+
 async fn view(api: &Api, plugin: PluginVersion) -> Result<PluginView, Problem> {
     let tools = api.store.plugin_tools(plugin.digest).await?;
     let name = |tool: &Value| tool.get("name").and_then(Value::as_str).map(str::to_owned);
@@ -108,6 +127,7 @@ async fn view(api: &Api, plugin: PluginVersion) -> Result<PluginView, Problem> {
         size_bytes: plugin.size_bytes,
         imports: plugin.imports,
         tools: tools.iter().filter_map(name).collect(),
+        signed_by: plugin.signed_by.map(|key| api.tools.signer(&key)),
         created_at: plugin.created_at,
     })
 }
@@ -123,7 +143,7 @@ async fn find(api: &Api, text: &str) -> Result<PluginVersion, Problem> {
 /// The body is a WebAssembly component, or a core module with embedded component types, which is wrapped. It is
 /// compiled and asked for its tools, in a sandbox without any access, before anything is kept. The newest version of
 /// a name is what the name means; workflows that were saved before keep the version that they were saved with.
-#[utoipa::path(post, operation_id = "upload_plugin", path = "/plugins", tag = "plugins", params(UploadParams),
+#[utoipa::path(post, operation_id = "upload_plugin", path = "/plugins", tag = "plugins", params(UploadParams, SignatureHeader),
     request_body(content((Wasm = "application/wasm"), (Wasm = "application/octet-stream"))),
     responses(
         (status = 201, body = PluginView, description = "It is stored", headers(("Location" = String))),
@@ -135,6 +155,7 @@ pub(super) async fn upload(State(api): State<Api>, mut query: Query, request: Re
     let name = query.take("name", named(plugin_name_fault));
     let version = query.take("version", named(plugin_version_fault));
     let kind = request.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default().to_owned());
+    let signature = signature(&request);
     // First of all: whoever is still sending is told what is wrong, and not that the connection broke.
     let body = read_body(request.into_body(), api.config.plugin_max_bytes, "plugin_max_bytes").await?;
     query.finish()?;
@@ -145,7 +166,8 @@ pub(super) async fn upload(State(api): State<Api>, mut query: Query, request: Re
     if kind.is_some_and(|kind| !is_wasm(&kind)) {
         return Err(Problem::new(ProblemCode::UnsupportedMediaType, "send the plugin as `application/wasm`"));
     }
-    let uploaded = api.tools.upload(Upload { bytes: body.to_vec(), name, version }).await.map_err(refused)?;
+    let upload = Upload { bytes: body.to_vec(), name, version, signature };
+    let uploaded = api.tools.upload(upload).await.map_err(refused)?;
     let view = view(&api, uploaded.plugin).await?;
     if !uploaded.is_new {
         return Ok(Json(view).into_response());
@@ -162,6 +184,11 @@ fn refused(refusal: Refusal) -> Problem {
         Refusal::Named(parameter, message) => {
             Problem::faulty(ProblemCode::InvalidRequest, vec![Fault { pointer: parameter.to_owned(), message }])
         }
+        Refusal::Signature(message) => Problem::new(ProblemCode::InvalidPluginSignature, message),
+        Refusal::Unsigned => Problem::new(
+            ProblemCode::PluginSignatureRequired,
+            "this server takes signed plugins only: send the signature in `weir-plugin-signature`",
+        ),
         Refusal::VersionTaken(message) => Problem::new(ProblemCode::PluginVersionTaken, message),
         Refusal::Store(error) => error.into(),
     }

@@ -69,7 +69,7 @@ pub(super) async fn run(from: &str, config: &Config) -> anyhow::Result<()> {
 async fn import(original: &mut Original, store: &Store, location: &Location, config: &Config) -> anyhow::Result<()> {
     let import = Import {
         vault: app::vault(config, location, store).await?,
-        tools: Tools::new(store.clone(), PluginHost::new(config.plugins())?),
+        tools: Tools::new(store.clone(), PluginHost::new(config.plugins())?, config.plugin_trust()?),
         store: store.clone(),
         limits: config.limits(),
         here: HashMap::new(),

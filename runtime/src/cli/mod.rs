@@ -5,6 +5,7 @@ mod healthcheck;
 mod import;
 mod key;
 mod plugin;
+mod signing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -128,7 +129,7 @@ enum Command {
         defaults: bool,
     },
 
-    /// Look at a plugin, or call one of its tools, without a server.
+    /// Look at a plugin, call one of its tools, or sign it, without a server.
     #[command(subcommand)]
     Plugin(plugin::Command),
 

@@ -148,6 +148,7 @@ impl Layers {
         config.location()?;
         config.egress()?;
         config.api_key_hashes()?;
+        config.plugin_trust()?;
         Ok(config)
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use weir_host::egress::{EgressSettings, Policy};
-use weir_host::plugin::{CacheSettings, GuestLimits, HostLimits};
+use weir_host::plugin::{CacheSettings, GuestLimits, HostLimits, Trust};
 
 pub use layers::Layers;
 
@@ -90,6 +90,8 @@ pub struct Config {
     pub plugin_max_bytes: usize,
     pub plugin_cache_path: String,
     pub plugin_cache_max_bytes: u32,
+    pub plugin_trusted_keys: Vec<String>,
+    pub plugin_signature_required: bool,
     /// Where this user keeps what can be made again, if anywhere.
     #[serde(skip)]
     pub cache_home: Option<PathBuf>,
@@ -215,6 +217,15 @@ impl Config {
             path => self.data_dir.join(path),
         };
         Some(CacheSettings { dir, max_bytes: self.plugin_cache_max_bytes.into(), fresh_key })
+    }
+
+    /// Whose plugins are used.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where an entry is no key, or a signature is required and no key trusted.
+    pub fn plugin_trust(&self) -> Result<Trust, ConfigError> {
+        let trust = Trust::parse(&self.plugin_trusted_keys, self.plugin_signature_required);
+        trust.map_err(|error| ConfigError(format!("plugin_trusted_keys: {error}")))
     }
 
     /// What definitions and runs are held to.

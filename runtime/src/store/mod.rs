@@ -44,7 +44,7 @@ pub use journal::{Append, Appended, Entry, Next};
 pub use keys::{ApiKey, KeyHash};
 pub use original::{Original, OriginalEndpoint, OriginalError, OriginalRuns, OriginalWorkflow};
 pub use page::{Page, PageRequest};
-pub use plugins::{Added, NewPlugin, PluginVersion};
+pub use plugins::{Added, NewPlugin, PluginVersion, StoredSignature};
 pub use retention::Swept;
 pub use runs::{RunFilter, RunRow, Status};
 pub use transfer::{TransferError, copy};

@@ -135,7 +135,9 @@ impl Tools {
 
     async fn compile(&self, digest: PluginDigest) -> Result<Arc<Loaded>, Unready> {
         let component = self.store.component(digest).await?.ok_or(Unready::Gone)?;
-        let made = self.host.compile(digest.0, component.into()).await?;
+        let component = component.into();
+        self.check(digest, &component).await?;
+        let made = self.host.compile(digest.0, component).await?;
         let unreadable = |error: serde_json::Error| Unready::Tools(format!("its tools cannot be read: {error}"));
         let tools = self.store.plugin_tools(digest).await?.into_iter().map(serde_json::from_value);
         let tools: Vec<Tool> = tools.collect::<Result<_, _>>().map_err(unreadable)?;

@@ -12,12 +12,13 @@ mod examine;
 mod loaded;
 mod lock;
 mod schema;
+mod signed;
 mod upload;
 
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use weir_host::plugin::{Origin, PluginHost};
+use weir_host::plugin::{Origin, PluginHost, Trust};
 
 use crate::store::Store;
 
@@ -31,14 +32,15 @@ pub use upload::{Refusal, Upload, Uploaded};
 pub struct Tools {
     store: Store,
     host: PluginHost,
+    trust: Arc<Trust>,
     loaded: Arc<loaded::Shelf>,
 }
 
 impl Tools {
-    /// The tools of the plugins in `store`, run by `host`.
+    /// The tools of the plugins in `store`, run by `host` where `trust` allows it.
     #[must_use]
-    pub fn new(store: Store, host: PluginHost) -> Self {
-        Self { store, host, loaded: Arc::default() }
+    pub fn new(store: Store, host: PluginHost, trust: Trust) -> Self {
+        Self { store, host, trust: Arc::new(trust), loaded: Arc::default() }
     }
 
     /// Makes ready what the newest version of every plugin is, so that the first calls after a start need not wait.

@@ -1,8 +1,8 @@
 //! Upload: bytes become a stored plugin, or a refusal that says why. Everything is tried before anything is kept.
 
-use weir_host::plugin::Refused;
+use weir_host::plugin::{Artifact, Refused};
 
-use super::{Examined, Tools, examine};
+use super::{Examined, Tools};
 use crate::model::plugin::{PluginRef, plugin_name_fault, plugin_version_fault};
 use crate::store::{Added, NewPlugin, PluginVersion, StoreError};
 
@@ -14,6 +14,8 @@ pub struct Upload {
     pub name: Option<String>,
     /// The plugin's version, for a component that does not say it.
     pub version: Option<String>,
+    /// The signature of whoever vouches for it, in base64.
+    pub signature: Option<String>,
 }
 
 /// What became of it.
@@ -31,6 +33,10 @@ pub enum Refusal {
     Invalid(String),
     /// The name or the version is not given, given twice differently, or not one. The parameter and the rule.
     Named(&'static str, String),
+    /// Nobody who is trusted signed it: not with the signature that came with it.
+    Signature(String),
+    /// It is not signed, and must be.
+    Unsigned,
     /// The version is another component already.
     VersionTaken(String),
     /// The database cannot do it.
@@ -55,8 +61,11 @@ impl Tools {
     /// # Errors
     /// Why it is refused; nothing is kept then.
     pub async fn upload(&self, upload: Upload) -> Result<Uploaded, Refusal> {
-        let Upload { bytes, name, version } = upload;
-        let Examined { digest, artifact, listed, loaded, .. } = examine(&self.host, bytes).await?;
+        let Upload { bytes, name, version, signature } = upload;
+        let artifact = self.host.in_background(move || Artifact::admit(&bytes)).await??;
+        // First of all: nobody compiles what nobody vouches for.
+        let (artifact, signature) = self.vouched(artifact, signature).await?;
+        let Examined { digest, artifact, listed, loaded, .. } = Examined::of(&self.host, artifact).await?;
         let said = artifact.request.as_ref();
         let name = named("name", name, said.map(|said| said.name.as_str()), plugin_name_fault)?;
         let version = said.and_then(|said| said.version.as_deref()).map_or_else(
@@ -72,6 +81,7 @@ impl Tools {
             component: artifact.component,
             imports: artifact.imports,
             tools: documents.map_err(|error| Refusal::Invalid(error.to_string()))?,
+            signature,
         };
         let added = self.store.add_plugin(new).await?;
         if let Added::VersionTaken(other) = added {
