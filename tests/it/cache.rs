@@ -87,74 +87,88 @@ async fn a_start_with_fifty_plugins_compiles_none() {
     assert_eq!(says(&weir, "p49").await, "Hello, Ada!");
 }
 
+/// What somebody makes of a file of the cache, with what is said of it then.
+const ATTACKS: [(&str, &str); 17] = [
+    ("empty", "fill whole buffer"),
+    ("a piece of the code", "fill whole buffer"),
+    ("half", "is not what was written"),
+    ("one byte less", "is not what was written"),
+    ("one byte more", "is not what was written"),
+    ("the first bit", "is not what was written"),
+    ("the end of the code", "is not what was written"),
+    ("the header", "is not what was written"),
+    ("machine code", "is not what was written"),
+    ("the middle", "is not what was written"),
+    ("the end", "is not what was written"),
+    ("another plugin's", "is not what was written"),
+    ("a link", "is a link"),
+    ("a pipe", "is not a file"),
+    ("a directory", "is not a file"),
+    ("huge", "more than all files"),
+    ("open to others", "is open to others (mode 666)"),
+];
+
+/// Does it, to the file `victim` with the content `sound`, beside the file of another plugin.
+fn attack(what: &str, victim: &Path, sound: &[u8], other: &Path) {
+    let last = sound.len() - 1;
+    let gone = || std::fs::remove_file(victim).expect("deleted");
+    let flipped = |at: usize| {
+        let mut bytes = sound.to_vec();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let written = match what {
+        "empty" => Vec::new(),
+        "a piece of the code" => sound[..20].to_vec(),
+        "half" => sound[..sound.len() / 2].to_vec(),
+        "one byte less" => sound[..last].to_vec(),
+        "one byte more" => [sound, &[0]].concat(),
+        "the first bit" => flipped(0),
+        "the end of the code" => flipped(31),
+        "the header" => flipped(32),
+        "machine code" => flipped(sound.len() / 3),
+        "the middle" => flipped(sound.len() / 2),
+        "the end" => flipped(last),
+        "another plugin's" => std::fs::read(other).expect("read"),
+        "a link" => {
+            // To what would be right.
+            let aside = victim.with_extension("aside");
+            std::fs::rename(victim, &aside).expect("moved");
+            return symlink(&aside, victim).expect("linked");
+        }
+        "a pipe" => {
+            gone();
+            let made = std::process::Command::new("mkfifo").arg(victim).status().expect("mkfifo");
+            return assert!(made.success());
+        }
+        "a directory" => {
+            gone();
+            return std::fs::create_dir_all(victim.join("deep")).expect("made");
+        }
+        "huge" => {
+            let file = std::fs::File::options().write(true).open(victim).expect("opened");
+            return file.set_len(1 << 40).expect("grown");
+        }
+        "open to others" => return chmod(victim, 0o666),
+        what => panic!("{what}"),
+    };
+    std::fs::write(victim, written).expect("written");
+}
+
 #[tokio::test]
 async fn what_is_doubtful_is_compiled_again() {
     let mut weir = Weir::start(&[]).await;
     weir.upload(named("a")).await.expect(201);
     let cache = cache(&weir);
     let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
-    let key = cache.join("cache.key");
     let victim = compiled(&cache).remove(0);
-    assert_eq!((mode(&cache), mode(&key), mode(&victim)), (0o700, 0o600, 0o600));
+    assert_eq!((mode(&cache), mode(&cache.join("cache.key")), mode(&victim)), (0o700, 0o600, 0o600));
     weir.upload(named("b")).await.expect(201);
     let other = compiled(&cache).into_iter().find(|path| *path != victim).expect("another file");
     assert_eq!(again(&mut weir).await, (2, 0));
     let sound = std::fs::read(&victim).expect("read");
-    let aside = weir.dir().join("aside");
-    std::fs::write(&aside, &sound).expect("written");
-    let write = |bytes: &[u8]| std::fs::write(&victim, bytes).expect("written");
-    let flip = |at: usize| {
-        let mut bytes = sound.clone();
-        bytes[at] ^= 1;
-        write(&bytes);
-    };
-    let gone = || std::fs::remove_file(&victim).expect("deleted");
-    let last = sound.len() - 1;
-    let attacks: Vec<(&str, Box<dyn Fn() + '_>, &str)> = vec![
-        ("empty", Box::new(|| write(&[])), "fill whole buffer"),
-        ("a piece of the code", Box::new(|| write(&sound[..20])), "fill whole buffer"),
-        ("half", Box::new(|| write(&sound[..sound.len() / 2])), "is not what was written"),
-        ("one byte less", Box::new(|| write(&sound[..last])), "is not what was written"),
-        ("one byte more", Box::new(|| write(&[&sound[..], &[0]].concat())), "is not what was written"),
-        ("the first bit", Box::new(|| flip(0)), "is not what was written"),
-        ("the last bit of the code", Box::new(|| flip(31)), "is not what was written"),
-        ("the header", Box::new(|| flip(32)), "is not what was written"),
-        ("machine code", Box::new(|| flip(sound.len() / 3)), "is not what was written"),
-        ("the middle", Box::new(|| flip(sound.len() / 2)), "is not what was written"),
-        ("the end", Box::new(|| flip(last)), "is not what was written"),
-        (
-            "another plugin's",
-            Box::new(|| _ = std::fs::copy(&other, &victim).expect("copied")),
-            "is not what was written",
-        ),
-        (
-            "a link",
-            Box::new(|| {
-                gone();
-                symlink(&aside, &victim).expect("linked");
-            }),
-            "is a link",
-        ),
-        (
-            "a directory",
-            Box::new(|| {
-                gone();
-                std::fs::create_dir_all(victim.join("deep")).expect("made");
-            }),
-            "is not a file",
-        ),
-        (
-            "huge",
-            Box::new(|| {
-                let file = std::fs::File::options().write(true).open(&victim).expect("opened");
-                file.set_len(1 << 40).expect("grown");
-            }),
-            "more than all files",
-        ),
-        ("open to others", Box::new(|| chmod(&victim, 0o666)), "is open to others (mode 666)"),
-    ];
-    for (what, attack, doubt) in attacks {
-        attack();
+    for (what, doubt) in ATTACKS {
+        attack(what, &victim, &sound, &other);
         assert_eq!(again(&mut weir).await, (1, 1), "{what}");
         let line = weir.line_with("it is compiled again").await;
         assert!(line.contains(doubt), "{what}: {line}");
