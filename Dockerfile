@@ -18,6 +18,8 @@ FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /out/weir /usr/local/bin/weir
 # Where an embedded database and its master key go. A cluster keeps nothing here.
 COPY --from=build --chown=65532:65532 /out/data /var/lib/weir
+# Where a cluster may keep compiled plugins (WEIR_PLUGIN_CACHE_PATH): a volume that is mounted here has the right owner.
+COPY --from=build --chown=65532:65532 /out/data /var/cache/weir
 WORKDIR /var/lib/weir
 VOLUME /var/lib/weir
 # `nonroot`, as a number: what checks that it is not root can see it.

@@ -4,7 +4,7 @@
 CARGO ?= cargo
 TOOLS ?= $(CURDIR)/target/tools
 
-.PHONY: demo test lint bench chaos plugins run openapi
+.PHONY: demo test lint bench chaos fuzz plugins run openapi
 
 demo: ## Show the main job on a real server, with real calls, and again after a kill -9
 	@echo "building (the first time takes some minutes) ..."
@@ -21,6 +21,7 @@ test: lint ## Everything that is promised, proved
 
 bench: ## Measure both modes on servers of its own, beside what the machine could do at most (RUNS=2000 is quicker)
 	@bash tests/tools/system.sh
+	@$(MAKE) --no-print-directory plugins
 	$(CARGO) build --locked --release -p weir
 	@weir="$$($(CARGO) metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/weir"; \
 		$(CARGO) run --quiet --locked -p weir-tests --example bench -- "$$weir" $${RUNS:-20000}
@@ -30,6 +31,11 @@ chaos: ## Ten thousand faults in a cluster under load; takes hours (FAULTS=100 i
 	$(CARGO) build --locked -p weir
 	WEIR_CHAOS_FAULTS=$${FAULTS:-10000} WEIR_CHAOS_SEED=$${SEED:-4711} \
 		$(CARGO) test --locked -p weir-tests --test it -- --nocapture the_kill_matrix
+
+fuzz: ## Uploads and arguments that nobody would think of, for longer (ROUNDS=100000 SEED=1)
+	@$(MAKE) --no-print-directory plugins
+	WEIR_FUZZ_ROUNDS=$${ROUNDS:-100000} WEIR_FUZZ_SEED=$${SEED:-1} \
+		$(CARGO) test --locked -p weir-tests --test it -- --nocapture fuzz
 
 lint: ## Format, lints, and (where cargo-deny is installed) licences and sources
 	@bash tests/tools/lint.sh

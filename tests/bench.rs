@@ -70,8 +70,14 @@ async fn main() {
 }
 
 fn bench(weir: &PathBuf, runs: &str, env: &[(&str, &str)]) {
-    let status =
-        Command::new(weir).args(["bench", "--runs", runs]).envs(env.iter().copied()).status().expect("it runs");
+    let size = |file: &PathBuf| std::fs::metadata(file).expect("a plugin").len();
+    let largest = weir_tests::plugin::EXAMPLES.map(weir_tests::plugin::file).into_iter().max_by_key(size);
+    let component = largest.expect("an example").display().to_string();
+    let status = Command::new(weir)
+        .args(["bench", "--runs", runs, "--component", &component])
+        .envs(env.iter().copied())
+        .status()
+        .expect("it runs");
     assert!(status.success(), "weir bench failed");
 }
 

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use sha2::Digest as _;
+
 /// Longest file that fits a sitting, in lines.
 const LINES_MAX: usize = 400;
 
@@ -54,7 +56,7 @@ fn rooms_call_only_whom_they_may() {
         ("vault", &["clock"]),
         ("store", &["model", "clock", "meter"]),
         ("wire", &["model"]),
-        ("tools", &["store", "clock", "model", "vault"]),
+        ("tools", &["store", "clock", "model", "vault", "meter"]),
         ("engine", &["store", "wire", "clock", "tools", "model", "meter"]),
         ("config", &["engine", "store", "model"]),
         ("telemetry", &["config"]),
@@ -91,6 +93,7 @@ fn a_library_has_one_user() {
         ("weir_host::", &["engine", "tools", "config", "app", "bench", "cli"]),
         ("jsonschema", &["tools"]),
         ("reqwest::", &[]),
+        ("ed25519_dalek", &[]),
         ("minijinja::", &["model"]),
     ] {
         for (file, text) in files("runtime/src", "rs") {
@@ -109,6 +112,14 @@ fn the_sandbox_is_behind_one_door_and_guests_know_only_the_contract() {
         let guest = file.starts_with("plugins/");
         assert!(!guest || !code.contains("weir_host") && !code.contains("use weir::"), "{file} knows the server");
     }
+}
+
+#[test]
+fn one_file_of_the_server_is_unsafe() {
+    let word = ["un", "safe {"].concat();
+    let found: Vec<String> =
+        sources().into_iter().filter(|(_, text)| code(text).contains(&word)).map(|(file, _)| file).collect();
+    assert_eq!(found, ["host-api/src/plugin/cache.rs"]);
 }
 
 #[test]
@@ -177,6 +188,7 @@ fn every_snapshot_belongs_to_a_test() {
     let room = |code: &str| match code {
         "unavailable" => "disk",
         "invalid_api_key" => "door",
+        "plugin_signature_required" => "signing",
         _ => "errors",
     };
     let problems = weir::api::ProblemCode::ALL.iter().map(|code| code.as_str());
@@ -251,6 +263,7 @@ fn what_is_watched_is_measured() {
     meter.finished("SUCCEEDED", moment);
     meter.attempted("http", "ok", moment);
     meter.claimed("hint", 1);
+    meter.plugin_loaded("cache");
     meter.committed("create", 1, moment);
     meter.answered("GET", 200, moment);
     meter.sampled(Some(moment), (1, 1), true);
@@ -294,4 +307,22 @@ fn markdown_links_lead_somewhere() {
             assert!(path.exists(), "{file} links to {link}, which is not there");
         }
     }
+}
+
+#[test]
+fn a_released_contract_never_changes() {
+    // Add a line for each release; never change one.
+    let released = [("0.1.0", "2c57e1c931966fefa39ae1035a288253aadbb57313f3a7ba7dd190fae5c43906")];
+    let read = |path: &str| std::fs::read(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    for (version, digest) in released {
+        let text = read(&format!("wit/released/{version}/plugin.wit"));
+        let found: String = sha2::Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found, digest, "the contract {version} was released, and has changed");
+    }
+    let (latest, _) = released[released.len() - 1];
+    assert_eq!(
+        read("wit/plugin.wit"),
+        read(&format!("wit/released/{latest}/plugin.wit")),
+        "release the contract as another version"
+    );
 }

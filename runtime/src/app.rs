@@ -15,7 +15,7 @@ use weir_host::egress::Egress;
 use weir_host::plugin::PluginHost;
 
 use crate::api::{self, Api, Door, Known, Parts};
-use crate::clock::{Clock, SharedClock, SystemClock};
+use crate::clock::{Clock, SharedClock, SystemClock, random_bytes};
 use crate::config::{Config, Role};
 use crate::engine::steps::Performer;
 use crate::engine::{Engine, Workbench};
@@ -54,7 +54,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let listener = if config.listens { Some(listen(&config, &door).await?) } else { None };
     let wire = wire(&config, &location)?;
     let (egress, host) = outside(&config)?;
-    let tools = Tools::new(store.clone(), host, Arc::clone(&vault)).keeping(config.plugin_calls_kept);
+    let tools = Tools::new(store.clone(), host, Arc::clone(&vault), config.plugin_trust()?);
+    let tools = tools.keeping(config.plugin_calls_kept);
     let performer = Performer::new(egress, config.http_calls_max, tools.clone());
     let bench = Workbench::new(store.clone(), clock, performer, config.limits(), Arc::clone(&wire));
     let engine = Engine::new(Arc::new(bench), config.engine());
@@ -185,7 +186,7 @@ async fn take_time(store: &Store, clock: &SharedClock) -> Result<bool, StoreErro
 /// When the configuration or this machine does not allow it.
 pub(crate) fn outside(config: &Config) -> anyhow::Result<(Egress, PluginHost)> {
     let egress = Egress::new(config.egress()?).context("the http client")?;
-    let host = PluginHost::new(config.plugins(), egress.clone())?;
+    let host = PluginHost::with_cache(config.plugins(), egress.clone(), config.plugin_cache(random_bytes))?;
     Ok((egress, host))
 }
 

@@ -2,6 +2,8 @@
 //!
 //! `docs/ARCHITECTURE.md` has the map of the rooms and who may call whom.
 
+#![forbid(unsafe_code)]
+
 pub mod api;
 pub mod app;
 pub mod bench;

@@ -39,6 +39,7 @@ pub struct Meter {
     attempt_seconds: Timed<1>,
     claims: Family<Labels<1>, Counter>,
     leases_lost: Counter,
+    plugins_loaded: Family<Labels<1>, Counter>,
     commit_rows: Timed<1>,
     commit_seconds: Timed<1>,
     request_seconds: Timed<2>,
@@ -81,6 +82,11 @@ impl Meter {
             attempt_seconds: metric!("step_attempt" in seconds, "How long attempts of steps took", timed1()),
             claims: metric!("claims", "Runs that were claimed, by what led to them", Family::default()),
             leases_lost: metric!("leases_lost", "Claims that somebody else took over", Counter::default()),
+            plugins_loaded: metric!(
+                "plugins_loaded",
+                "Plugins that were made ready, by where their code came from",
+                Family::default()
+            ),
             commit_rows: metric!("commit_rows", "Writes in one commit", Timed::<1>::new_with_constructor(rows)),
             commit_seconds: metric!("commit" in seconds, "How long a commit took", timed1()),
             request_seconds: metric!(
@@ -122,6 +128,11 @@ impl Meter {
     /// A claim of this process is somebody else's now.
     pub fn lease_lost(&self) {
         self.leases_lost.inc();
+    }
+
+    /// A plugin was made ready, with code from the `cache` or the `compiler`.
+    pub fn plugin_loaded(&self, from: &'static str) {
+        self.plugins_loaded.get_or_create(&[("from", from)]).inc();
     }
 
     /// So many writes of a kind were committed together.
@@ -176,6 +187,7 @@ mod tests {
         meter.finished("SUCCEEDED", Duration::from_millis(20));
         meter.attempted("http", "step_timeout", Duration::from_secs(3));
         meter.claimed("hint", 3);
+        meter.plugin_loaded("cache");
         meter.committed("create", 17, Duration::from_millis(2));
         meter.answered("POST", 503, Duration::from_millis(1));
         meter.sampled(Some(Duration::from_millis(1500)), (2, 3), true);
@@ -186,6 +198,7 @@ mod tests {
             "weir_run_seconds_count{outcome=\"SUCCEEDED\"} 1",
             "weir_step_attempts_total{kind=\"http\",result=\"step_timeout\"} 1",
             "weir_claims_total{by=\"hint\"} 3",
+            "weir_plugins_loaded_total{from=\"cache\"} 1",
             "weir_commit_rows_sum{kind=\"create\"} 17.0",
             "weir_http_request_seconds_count{method=\"POST\",status=\"5xx\"} 1",
             "weir_oldest_claimable_seconds 1.5",

@@ -1,8 +1,13 @@
 //! What a tool may reach: what it asks for and is granted, and nothing else. Seen by real targets.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use weir_tests::plugin::{asking, bytes};
 use weir_tests::process::{Weir, answer};
 use weir_tests::target::Target;
@@ -10,13 +15,13 @@ use weir_tests::target::Target;
 const SECRET: &str = "s3cret-of/the\"operator";
 
 /// A server with the plugin `misbehave`, which asks for `rules`.
-async fn server(rules: &Value) -> Weir {
+pub(crate) async fn server(rules: &Value) -> Weir {
     let weir = Weir::start(&["egress_allow=127.0.0.1,localhost", "response_max_bytes=100000"]).await;
     upload(&weir, "0.1.0", rules).await;
     weir
 }
 
-async fn upload(weir: &Weir, version: &str, rules: &Value) -> Value {
+pub(crate) async fn upload(weir: &Weir, version: &str, rules: &Value) -> Value {
     let request = json!({
         "name": "misbehave", "version": version, "http": rules,
         "secrets": [{"name": "token", "description": "for the tests"}],
@@ -26,13 +31,13 @@ async fn upload(weir: &Weir, version: &str, rules: &Value) -> Value {
 }
 
 /// Everything on the target, with the secret.
-fn rule(target: &Target, more: &Value) -> Value {
+pub(crate) fn rule(target: &Target, more: &Value) -> Value {
     let mut rule = json!({"scheme": "http", "host": "127.0.0.1", "port": target.port(), "methods": ["GET", "POST"]});
     rule.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
     rule
 }
 
-async fn put(weir: &Weir, path: &str, body: &Value) -> weir_tests::process::Answer {
+pub(crate) async fn put(weir: &Weir, path: &str, body: &Value) -> weir_tests::process::Answer {
     answer(weir.request(Method::PUT, path).json(body)).await
 }
 
@@ -41,14 +46,14 @@ async fn set_secret(weir: &Weir, hosts: &[String]) {
 }
 
 /// One call of a tool by its version: the run, and its step.
-async fn call(weir: &Weir, tool: &str, input: &Value) -> (Value, Value) {
+pub(crate) async fn call(weir: &Weir, tool: &str, input: &Value) -> (Value, Value) {
     let step = json!({"type": "mcp_tool", "plugin": "misbehave@0.1.0", "tool_name": tool, "input": input,
         "retry": {"max_attempts": 1}, "timeout_seconds": 20});
     let run = weir.run(&weir.workflow(&json!([step])).await, &Value::Null).await;
     (weir.finished(&run).await, weir.steps(&run).await[0].clone())
 }
 
-async fn fetch(weir: &Weir, url: &str) -> Result<Value, Value> {
+pub(crate) async fn fetch(weir: &Weir, url: &str) -> Result<Value, Value> {
     let (run, step) = call(weir, "fetch_url", &json!({"url": url})).await;
     if run["status"] == "SUCCEEDED" { Ok(step["result"].clone()) } else { Err(run["error"].clone()) }
 }
@@ -253,4 +258,74 @@ async fn requests_of_a_call_have_limits() {
     target.release("/many");
     assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
     assert_eq!(weir.steps(&run).await[0]["result"], json!({"answered": 5, "denied": 3, "failed": 0}));
+}
+
+/// A body that begins and does not end; tells when its connection is closed.
+struct Endless(watch::Sender<usize>, bool);
+
+impl futures::Stream for Endless {
+    type Item = Result<Bytes, std::io::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if std::mem::replace(&mut self.1, true) {
+            Poll::Pending
+        } else {
+            Poll::Ready(Some(Ok(Bytes::from_static(b"x"))))
+        }
+    }
+}
+
+impl Drop for Endless {
+    fn drop(&mut self) {
+        self.0.send_modify(|closed| *closed += 1);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_over_closes_its_connections() {
+    let target = Target::start().await;
+    let (closed, mut closings) = watch::channel(0);
+    target.hold("/silent");
+    target.answer_with("/endless", move |_| {
+        let body = Body::from_stream(Endless(closed.clone(), false));
+        async { body }
+    });
+    let mut weir = server(&json!([rule(&target, &json!({}))])).await;
+    put(&weir, "/plugins/misbehave/grant", &json!({"http": [rule(&target, &json!({}))]})).await.expect(200);
+    let start = async |weir: &Weir, path: &str, seconds: f64| {
+        let step = json!({"type": "mcp_tool", "plugin": "misbehave@0.1.0", "tool_name": "fetch_url",
+            "input": {"url": target.url(path)}, "timeout_seconds": seconds, "retry": {"max_attempts": 1}});
+        weir.run(&weir.workflow(&json!([step])).await, &Value::Null).await
+    };
+    // Its time is up: before the head of a response, and in the middle of a body.
+    for (n, path) in [(1, "/silent"), (1, "/endless")] {
+        let run = start(&weir, path, 0.5).await;
+        assert_eq!(weir.finished(&run).await["error"]["code"], "step_timeout", "{path}");
+        match path {
+            "/silent" => target.abandoned(n).await,
+            _ => drop(weir_tests::within("the end of a body", closings.wait_for(|closed| *closed >= n)).await),
+        }
+    }
+    // Somebody cancels the run.
+    for (n, path) in [(2, "/silent"), (2, "/endless")] {
+        let run = start(&weir, path, 600.0).await;
+        target.received_at(path, n).await;
+        weir.post(&format!("/runs/{run}/cancel"), &Value::Null).await.expect(202);
+        assert_eq!(weir.finished(&run).await["status"], "CANCELED");
+        match path {
+            "/silent" => target.abandoned(n).await,
+            _ => drop(weir_tests::within("the end of a body", closings.wait_for(|closed| *closed >= n)).await),
+        }
+    }
+    // The server stops.
+    weir.set("shutdown_timeout_seconds=0");
+    weir.terminate().await;
+    weir.restart().await;
+    start(&weir, "/silent", 600.0).await;
+    start(&weir, "/endless", 600.0).await;
+    target.received_at("/silent", 3).await;
+    target.received_at("/endless", 3).await;
+    weir.terminate().await;
+    target.abandoned(3).await;
+    drop(weir_tests::within("the end of a body", closings.wait_for(|closed| *closed >= 3)).await);
 }

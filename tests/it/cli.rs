@@ -75,7 +75,9 @@ fn a_plugin_is_looked_at_and_called_without_a_server() {
 #[test]
 fn a_bench_measures_everything_it_names() {
     let dir = TempDir::new().expect("a directory");
-    let output = run(dir.path(), &["bench", "--runs", "60", "--json"], &[]);
+    let component = plugin::file("greet");
+    let component = component.to_str().expect("text");
+    let output = run(dir.path(), &["bench", "--runs", "60", "--json", "--component", component], &[]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let measured = report["measured"].as_array().expect("measurements");
@@ -93,7 +95,7 @@ fn a_bench_measures_everything_it_names() {
         assert!(!limits.is_empty() && limits.iter().all(|limit| limit["ratio"].as_f64() > Some(0.0)), "{row}");
     }
     let claims = report["claims"].as_array().expect("claims");
-    assert_eq!(claims.len(), 15);
+    assert_eq!(claims.len(), 16);
     for claim in claims {
         let goal = claim["goal"].as_f64();
         assert!(claim["value"].is_number() && goal > Some(0.0) && claim["holds"].is_boolean(), "{claim}");

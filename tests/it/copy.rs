@@ -36,7 +36,12 @@ async fn a_copy_of_a_copy_answers_as_the_first() {
     target.hold("/slow");
     let dir = Arc::new(TempDir::new().expect("a directory"));
     let mut weir = Weir::start_in(Arc::clone(&dir), &["egress_allow=127.0.0.1"], &[]).await;
-    weir.example("greet").await;
+    let (author, greet) = (crate::signing::Author::new(), weir_tests::plugin::bytes("greet"));
+    weir.set(&format!("plugin_trusted_keys={}", author.public));
+    weir.kill();
+    weir.restart().await;
+    let signed = crate::signing::upload(&weir, greet.clone(), &author.sign(&greet)).await.expect(201);
+    assert_eq!(signed["signed_by"], author.public);
     let steps = json!([{"type": "http", "url": target.url("/a")}, {"type": "persist_snapshot"},
         {"type": "mcp_tool", "tool_name": "greet", "input": {"name": "Ada"}}]);
     let workflow = weir.workflow(&steps).await;

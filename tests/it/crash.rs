@@ -24,7 +24,7 @@ use weir::store::{Claimed, Location, NewRevision, NewRun, Store};
 use weir::tools::{Tools, Upload};
 use weir::vault::Vault;
 use weir::wire::LocalWire;
-use weir_host::plugin::PluginHost;
+use weir_host::plugin::{PluginHost, Trust};
 use weir_tests::clock::ManualClock;
 use weir_tests::postgres::Postgres;
 use weir_tests::target::Target;
@@ -98,7 +98,7 @@ impl Scene {
         let (location, number) = stage.place(&dir);
         let store = Store::open(&location, Arc::new(clock.clone())).await.expect("opens");
         let vault = Vault::new("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "a test").expect("a key");
-        let tools = Tools::new(store.clone(), HOST.clone(), Arc::new(vault));
+        let tools = Tools::new(store.clone(), HOST.clone(), Arc::new(vault), Trust::default());
         // Connections belong to the runtime of a test: each scene has its own.
         let performer = Performer::new(weir_tests::plugin::egress(), 16, tools.clone());
         let bench =
@@ -106,12 +106,8 @@ impl Scene {
         let workflow = WorkflowId(Uuid::from_u128(number + 1));
         let definition = weir_tests::definition(&(script.steps)(&target));
         if definition.to_string().contains("mcp_tool") {
-            let upload = Upload {
-                bytes: weir::bench::module().expect("a small plugin"),
-                name: None,
-                version: None,
-                activate: true,
-            };
+            let bytes = weir::bench::module().expect("a small plugin");
+            let upload = Upload { bytes, name: None, version: None, activate: true, signature: None };
             tools.upload(upload).await.expect("a plugin");
         }
         let parsed = Definition::parse(&definition, &limits()).expect("sound");

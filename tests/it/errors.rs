@@ -77,6 +77,8 @@ async fn every_problem_has_its_shape() {
         refused(&mut seen, &known, weir.request(Method::GET, &path)).await;
     }
     refused(&mut seen, &known, post("/plugins").body("no plugin")).await;
+    let signed = post("/plugins").header("weir-plugin-signature", "AAAA");
+    refused(&mut seen, &known, signed.body(weir_tests::plugin::bytes("greet"))).await;
     weir.example("greet").await;
     let other = weir_tests::plugin::patched(&weir_tests::plugin::bytes("greet"), "Hello", "Howdy");
     let digest = weir.get("/plugins/greet").await.text("digest");
@@ -108,9 +110,10 @@ async fn every_problem_has_its_shape() {
     answer(post(&format!("/workflows/{workflow}/deactivate"))).await.expect(200);
     refused(&mut seen, &known, hook()).await;
 
-    // `unavailable` is shown on a disk that is full (disk.rs), `invalid_api_key` at the door (door.rs), the others with a
+    // `unavailable` is shown on a disk that is full (disk.rs), `invalid_api_key` at the door (door.rs), `plugin_signature_required` where one is (signing.rs), the others with a
     // damaged database or key (below).
-    let elsewhere = ["unavailable", "invalid_api_key", "run_unreadable", "internal"].map(str::to_owned);
+    let elsewhere = ["unavailable", "invalid_api_key", "plugin_signature_required", "run_unreadable", "internal"];
+    let elsewhere = elsewhere.map(str::to_owned);
     let all: BTreeSet<String> = ProblemCode::ALL.iter().map(|code| code.as_str().to_owned()).collect();
     let shown: BTreeSet<String> = seen.iter().cloned().chain(elsewhere).collect();
     assert_eq!(shown, all);

@@ -2,6 +2,7 @@
 
 mod access;
 mod api;
+mod cache;
 mod chaos;
 mod cli;
 mod cluster;
@@ -14,6 +15,8 @@ mod egress;
 mod engine;
 mod errors;
 mod fence;
+mod fuzz;
+mod grants;
 mod guests;
 mod import;
 mod kill;
@@ -21,3 +24,4 @@ mod openapi;
 mod original;
 mod plugins;
 mod sandbox;
+mod signing;

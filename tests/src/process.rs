@@ -84,6 +84,15 @@ impl Answer {
         self.body[member].as_str().unwrap_or_else(|| panic!("no text `{member}` in {}", self.body)).to_owned()
     }
 
+    /// The body, of an answer that is text.
+    ///
+    /// # Panics
+    /// When it is JSON.
+    #[must_use]
+    pub fn text_body(&self) -> String {
+        self.body.as_str().unwrap_or_else(|| panic!("no text: {}", self.body)).to_owned()
+    }
+
     /// A refusal as text, without what differs from call to call; `known` gives names to ids.
     ///
     /// # Panics

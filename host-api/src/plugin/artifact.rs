@@ -12,7 +12,7 @@ use wit_component::ComponentEncoder;
 use super::access::Request;
 
 /// The custom section in which a plugin says who it is and what it wants: JSON object text.
-const REQUEST_SECTION: &str = "weir:request";
+pub(super) const REQUEST_SECTION: &str = "weir:request";
 
 /// Bytes of that section.
 const REQUEST_MAX_BYTES: usize = 64 * 1024;

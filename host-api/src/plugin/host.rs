@@ -4,12 +4,14 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use super::artifact::Refused;
 use super::bindings::{self, PluginPre};
+use super::cache::{Cache, CacheSettings};
 use super::call::Plugin;
 use super::fault::FRAMES_SEEN;
 use super::guest::{Guest, TABLE_ELEMENTS_MAX};
@@ -22,6 +24,9 @@ const EPOCH: Duration = Duration::from_millis(10);
 /// Bytes of a linear memory that stay with its slot between calls. Without it every call returns its pages to the
 /// kernel, and threads wait for each other there.
 const KEEP_RESIDENT_BYTES: usize = 512 * 1024;
+
+/// Plugins that are loaded from the cache at once: each is in memory twice meanwhile.
+const LOADS: usize = 2;
 
 /// Plugins that are asked for their tools at once.
 const LISTINGS: u32 = 2;
@@ -67,6 +72,15 @@ pub struct HostLimits {
     pub calls_per_plugin: u32,
 }
 
+/// Where the code of a plugin came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeFrom {
+    /// It was compiled before.
+    Cache,
+    /// It was compiled now.
+    Compiler,
+}
+
 /// Compiles and runs plugins. Cheap to clone.
 #[derive(Clone)]
 pub struct PluginHost {
@@ -86,14 +100,24 @@ pub(super) struct Shared {
     pub(super) listings: Arc<Semaphore>,
     /// One compilation at a time.
     compiler: Arc<Semaphore>,
+    loads: Arc<Semaphore>,
+    cache: Option<Cache>,
 }
 
 impl PluginHost {
-    /// A host with nothing in it, whose guests reach the outside through `egress`.
+    /// A host with nothing in it, whose guests reach the outside through `egress`, and which compiles everything.
     ///
     /// # Errors
     /// Says what this machine does not give: address space, threads.
     pub fn new(limits: HostLimits, egress: Egress) -> Result<Self, Refused> {
+        Self::with_cache(limits, egress, None)
+    }
+
+    /// A host with nothing in it, which keeps what it compiled in `cache`.
+    ///
+    /// # Errors
+    /// As for [`PluginHost::new`].
+    pub fn with_cache(limits: HostLimits, egress: Egress, cache: Option<CacheSettings>) -> Result<Self, Refused> {
         let refused = |error: wasmtime::Error| Refused(format!("the sandbox cannot be set up: {error:#}"));
         let engine = Engine::new(&config(&limits)).map_err(refused)?;
         let mut linker = Linker::new(&engine);
@@ -113,6 +137,8 @@ impl PluginHost {
             limits,
             egress,
             compiler: Arc::new(Semaphore::new(1)),
+            loads: Arc::new(Semaphore::new(LOADS)),
+            cache: cache.map(Cache::new),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -129,23 +155,48 @@ impl PluginHost {
         done.ok_or_else(|| Refused("the host gave up".to_owned()))
     }
 
-    /// Compiles an admitted component, in the background and at the lowest priority: it may take seconds.
+    /// Makes an admitted component ready: takes its code from the cache, or compiles it, in the background and at the
+    /// lowest priority, which may take seconds.
     ///
     /// # Errors
-    /// Says what in the component cannot be compiled or does not fit the contract.
-    pub async fn compile(&self, component: Arc<[u8]>) -> Result<Plugin, Refused> {
+    /// Says what in the component is not what `digest` says, cannot be compiled, or does not fit the contract.
+    pub async fn compile(&self, digest: [u8; 32], component: Arc<[u8]>) -> Result<(Plugin, CodeFrom), Refused> {
+        let refused = |error: wasmtime::Error| Refused(format!("the component cannot be used: {error:#}"));
+        let (component, origin) = match self.cached(digest, Arc::clone(&component)).await? {
+            Some(component) => (component, CodeFrom::Cache),
+            None => (self.compiled(digest, component).await?.map_err(refused)?, CodeFrom::Compiler),
+        };
+        let pre = self.shared.linker.instantiate_pre(&component).and_then(PluginPre::new).map_err(refused)?;
+        Ok((Plugin::new(Arc::clone(&self.shared), pre), origin))
+    }
+
+    /// Holds a component against its digest, and looks for its code. Neither waits for a compilation.
+    async fn cached(&self, digest: [u8; 32], component: Arc<[u8]>) -> Result<Option<Component>, Refused> {
+        let turn = Arc::clone(&self.shared.loads).acquire_owned().await;
+        let shared = Arc::clone(&self.shared);
+        let load = move || {
+            let _turn = turn;
+            if <[u8; 32]>::from(Sha256::digest(&component)) != digest {
+                return Err(Refused("the component is not what its digest says".to_owned()));
+            }
+            Ok(shared.cache.as_ref().and_then(|cache| cache.take(&shared.engine, &digest)))
+        };
+        tokio::task::spawn_blocking(load).await.unwrap_or_else(|_| Err(Refused("the host gave up".to_owned())))
+    }
+
+    async fn compiled(&self, digest: [u8; 32], component: Arc<[u8]>) -> Result<wasmtime::Result<Component>, Refused> {
         // The turn is given back when the compilation is over, also when nobody waits for it any more.
         let turn = Arc::clone(&self.shared.compiler).acquire_owned().await;
-        let engine = self.shared.engine.clone();
+        let shared = Arc::clone(&self.shared);
         let compile = move || {
             let _turn = turn;
-            Component::from_binary(&engine, &component)
+            let compiled = Component::from_binary(&shared.engine, &component)?;
+            if let Some(cache) = &shared.cache {
+                cache.put(&shared.engine, &digest, &compiled);
+            }
+            Ok(compiled)
         };
-        let compiled = self.in_background(compile).await?;
-        let refused = |error: wasmtime::Error| Refused(format!("the component cannot be used: {error:#}"));
-        let component = compiled.map_err(refused)?;
-        let pre = self.shared.linker.instantiate_pre(&component).and_then(PluginPre::new).map_err(refused)?;
-        Ok(Plugin::new(Arc::clone(&self.shared), pre))
+        self.in_background(compile).await
     }
 }
 

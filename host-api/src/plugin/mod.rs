@@ -1,13 +1,14 @@
 //! Plugins: WebAssembly components that expose tools, and may do nothing that nobody granted.
 //!
 //! The way of a component: [`Artifact::admit`] takes bytes from a stranger and refuses what is malformed or wants what
-//! is not offered, by parsing alone; [`PluginHost::compile`] makes a [`Plugin`] of it; [`Plugin::list_tools`] asks it
+//! is not offered, by parsing alone; [`PluginHost::compile`] makes a [`Plugin`] of it, once for all starts with a cache; [`Plugin::list_tools`] asks it
 //! once what it offers; [`Plugin::call`] answers one call in an instance of its own. No state and no trap survives a
 //! call. What a guest may use stands in [`GuestLimits`], how it fails in [`FaultClass`].
 
 mod access;
 mod artifact;
 mod bindings;
+mod cache;
 mod call;
 mod fault;
 mod guest;
@@ -17,15 +18,20 @@ mod lane;
 mod log;
 mod mcp;
 mod outbound;
+mod signature;
 mod stdio;
 mod tape;
+mod trust;
 
 pub use access::{Grant, HttpRule, Request, SecretWish, SettingWish, name_fault};
 pub use artifact::{Artifact, Refused};
+pub use cache::CacheSettings;
 pub use call::{Call, Listed, Plugin, Report, Used};
 pub use fault::{Fault, FaultClass};
-pub use host::{GuestLimits, HostLimits, OutboundLimits, PluginHost};
+pub use host::{CodeFrom, GuestLimits, HostLimits, OutboundLimits, PluginHost};
 pub use log::{LogLevel, LogLine, Progress};
 pub use mcp::{Answer, Tool};
 pub use outbound::{Denial, HostUse, Reach, Uses};
+pub use signature::{PublicKey, SecretKey, Signature, SignedText};
 pub use tape::{Body, Exchange, Tape};
+pub use trust::{Signed, Trust};

@@ -27,7 +27,7 @@ pub(crate) struct Found {
 /// Reads the request of the crate that is compiled.
 pub(crate) fn read() -> Result<Found> {
     let fail = |message: String| Error::new(Span::call_site(), message);
-    #[allow(clippy::disallowed_methods)]
+    #[expect(clippy::disallowed_methods, reason = "cargo says by variables which crate it compiles")]
     let variable = |name: &str| std::env::var(name).map_err(|_| fail(format!("{name} is not set: build with cargo")));
     let file = Path::new(&variable("CARGO_MANIFEST_DIR")?).join("plugin.toml");
     let text = match std::fs::read_to_string(&file) {

@@ -47,6 +47,9 @@ pub(super) struct PluginView {
     imports: Vec<String>,
     /// Names of its tools.
     tools: Vec<String>,
+    /// Who signed it: the name of a key in `plugin_trusted_keys`, or the key itself where that is not there (any more).
+    #[schema(required = true)]
+    signed_by: Option<String>,
     created_at: Timestamp,
 }
 
@@ -134,6 +137,22 @@ pub(super) struct UploadParams {
     activate: bool,
 }
 
+/// Who vouches for an upload.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only its schema is used: `signature` reads the header")]
+pub(super) struct SignatureHeader {
+    /// Its signature, as `weir plugin sign` writes it.
+    #[param(rename = "weir-plugin-signature", required = false, min_length = 88, max_length = 88)]
+    signature: String,
+}
+
+/// The signature of an upload, if it has one.
+fn signature(request: &Request) -> Option<String> {
+    // What is no text is no signature either, and is refused as one.
+    request.headers().get("weir-plugin-signature").map(|value| value.to_str().unwrap_or_default().to_owned())
+}
+
 pub(super) async fn view(api: &Api, plugin: PluginVersion) -> Result<PluginView, Problem> {
     let request = read_request(&plugin).map_err(Problem::internal)?;
     let tools = api.store.plugin_tools(plugin.digest).await?;
@@ -148,6 +167,7 @@ pub(super) async fn view(api: &Api, plugin: PluginVersion) -> Result<PluginView,
         asks: request.http.iter().map(HttpRule::to_string).collect(),
         imports: plugin.imports,
         tools: tools.iter().filter_map(name).collect(),
+        signed_by: plugin.signed_by.map(|key| api.tools.signer(&key)),
         created_at: plugin.created_at,
     })
 }
@@ -164,7 +184,7 @@ pub(super) async fn find(api: &Api, text: &str) -> Result<PluginVersion, Problem
 /// compiled and asked for its tools, in a sandbox without any access, before anything is kept. A version that asks for no
 /// more than the active version of its name is granted takes over that grant and is active at once; one that asks for
 /// more waits for a grant. Workflows that were saved before keep the version that they were saved with.
-#[utoipa::path(post, operation_id = "upload_plugin", path = "/plugins", tag = "plugins", params(UploadParams),
+#[utoipa::path(post, operation_id = "upload_plugin", path = "/plugins", tag = "plugins", params(UploadParams, SignatureHeader),
     request_body(content((Wasm = "application/wasm"), (Wasm = "application/octet-stream"))),
     responses(
         (status = 201, body = PluginView, description = "It is stored", headers(("Location" = String))),
@@ -181,6 +201,7 @@ pub(super) async fn upload(State(api): State<Api>, mut query: Query, request: Re
         _ => Err("must be `true` or `false`".to_owned()),
     });
     let kind = request.headers().get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default().to_owned());
+    let signature = signature(&request);
     // First of all: whoever is still sending is told what is wrong, and not that the connection broke.
     let body = read_body(request.into_body(), api.config.plugin_max_bytes, "plugin_max_bytes").await?;
     query.finish()?;
@@ -191,7 +212,7 @@ pub(super) async fn upload(State(api): State<Api>, mut query: Query, request: Re
     if kind.is_some_and(|kind| !is_wasm(&kind)) {
         return Err(Problem::new(ProblemCode::UnsupportedMediaType, "send the plugin as `application/wasm`"));
     }
-    let upload = Upload { bytes: body.to_vec(), name, version, activate: activate.unwrap_or(true) };
+    let upload = Upload { bytes: body.to_vec(), name, version, activate: activate.unwrap_or(true), signature };
     let uploaded = api.tools.upload(upload).await.map_err(refused)?;
     let view = view(&api, uploaded.plugin).await?;
     if !uploaded.is_new {
@@ -209,6 +230,11 @@ fn refused(refusal: Refusal) -> Problem {
         Refusal::Named(parameter, message) => {
             Problem::faulty(ProblemCode::InvalidRequest, vec![Fault { pointer: parameter.to_owned(), message }])
         }
+        Refusal::Signature(message) => Problem::new(ProblemCode::InvalidPluginSignature, message),
+        Refusal::Unsigned => Problem::new(
+            ProblemCode::PluginSignatureRequired,
+            "this server takes signed plugins only: send the signature in `weir-plugin-signature`",
+        ),
         Refusal::VersionTaken(message) => Problem::new(ProblemCode::PluginVersionTaken, message),
         Refusal::Store(error) => error.into(),
     }

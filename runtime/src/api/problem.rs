@@ -71,6 +71,10 @@ problem_codes! {
     PluginNotFound = "plugin_not_found", NOT_FOUND, "There is no such plugin";
     /// The bytes are not a plugin that can be used.
     InvalidPlugin = "invalid_plugin", UNPROCESSABLE_ENTITY, "The plugin is not valid";
+    /// Nobody who is trusted signed the plugin.
+    InvalidPluginSignature = "invalid_plugin_signature", UNPROCESSABLE_ENTITY, "The plugin's signature is not valid";
+    /// The plugin is not signed, and must be.
+    PluginSignatureRequired = "plugin_signature_required", FORBIDDEN, "The plugin must be signed";
     /// The version of the plugin is another component already.
     PluginVersionTaken = "plugin_version_taken", CONFLICT, "The plugin's version is taken";
     /// The version of the plugin is what its name means.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::report::{Claim, ClaimLimit};
 use super::samples::{Facts, IN_BATCHES, MANY_WRITERS, Samples, float, step_ms};
 use super::sandbox::Cost;
+use super::stored::Stored;
 
 /// What differs between the modes, each a second.
 struct Goals {
@@ -39,6 +40,8 @@ const CONCURRENT_MIN: f64 = 0.8;
 const LONG_STEP_MAX: f64 = 1.5;
 const TOOL_STEP_MAX: Duration = Duration::from_micros(50);
 const BESIDE_MIN: f64 = 0.8;
+/// How many times as long as loading a component from the cache compiling it takes.
+const LOADED_MIN: f64 = 100.0;
 
 /// Everything that is promised, as far as it was measured.
 pub(super) fn claims(samples: &Samples, facts: &Facts, cost: &Cost, cluster: bool) -> Vec<Claim> {
@@ -49,6 +52,7 @@ pub(super) fn claims(samples: &Samples, facts: &Facts, cost: &Cost, cluster: boo
     claims.extend(memory(facts));
     claims.extend(scaling(samples));
     claims.extend(tools(samples, facts, cost));
+    claims.extend(facts.stored.as_ref().map(stored));
     claims
 }
 
@@ -188,6 +192,15 @@ fn tools(samples: &Samples, facts: &Facts, cost: &Cost) -> Vec<Claim> {
         claims.push(Claim { found: format!("{:.1} MiB before, {:.1} MiB after", mib(before), mib(after)), ..claim });
     }
     claims
+}
+
+/// What the cache of compiled plugins saves.
+fn stored(stored: &Stored) -> Claim {
+    let (compiled, loaded) = (stored.compiled.as_secs_f64() * 1e3, stored.loaded.as_secs_f64() * 1e3);
+    let what = format!("a compiled component is loaded at least {LOADED_MIN} x as fast as compiled");
+    let claim = at_least(what, compiled / loaded.max(1e-9), LOADED_MIN, "x", None);
+    let found = format!("{}: {} bytes, {compiled:.0} ms compiled, {loaded:.2} ms loaded", claim.found, stored.size);
+    Claim { found, ..claim }
 }
 
 fn at_least(claim: String, value: f64, goal: f64, unit: &str, limit: Option<(&str, f64)>) -> Claim {

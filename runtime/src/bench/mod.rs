@@ -13,10 +13,11 @@ mod report;
 mod samples;
 mod sandbox;
 mod server;
+mod stored;
 mod target;
 mod workloads;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -66,6 +67,8 @@ pub struct Options {
     pub runs: u64,
     /// Where the server's own state and the probes of the disk go.
     pub dir: PathBuf,
+    /// The component that the cache of compiled plugins is measured with, if any.
+    pub component: Option<PathBuf>,
 }
 
 /// Measures, and answers a table or JSON.
@@ -74,7 +77,7 @@ pub struct Options {
 /// When the server cannot be started or refuses what is asked of it.
 pub async fn run(options: &Options, config: &Config, as_json: bool) -> anyhow::Result<String> {
     let bench = Box::pin(Bench::start(options, config)).await?;
-    let report = Box::pin(bench.measure()).await?;
+    let report = Box::pin(bench.measure(options.component.as_deref(), config)).await?;
     Ok(if as_json { serde_json::to_string_pretty(&report)? + "\n" } else { report.table() })
 }
 
@@ -152,7 +155,7 @@ impl Bench {
         &self.bar
     }
 
-    async fn measure(mut self) -> anyhow::Result<Report> {
+    async fn measure(mut self, component: Option<&Path>, config: &Config) -> anyhow::Result<Report> {
         let (mut samples, mut facts) = (Samples::new()?, Facts::default());
         facts.idle = self.own.as_ref().and_then(|own| own.idle);
         facts.sequential = self.sequential().await?;
@@ -176,6 +179,10 @@ impl Bench {
         if let Some(own) = self.own.take() {
             let bar = self.part("starting again", 0);
             facts.ready = Some(own.restarts(&self.client, bar).await?);
+        }
+        if let Some(component) = component {
+            self.part("compiling a component, and loading it", 0);
+            facts.stored = Some(stored::measure(component, self.dir.path(), config).await?);
         }
         self.bar.finish_and_clear();
         Ok(Report {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::load::Sample;
 use super::report::Measured;
 use super::sandbox::Cost;
+use super::stored::Stored;
 use super::{CONCURRENT, CONNECTIONS, LONG_RUN};
 
 /// Names of the limits of the disk.
@@ -52,6 +53,8 @@ pub(super) struct Facts {
     pub(super) sequential: Option<(u64, u64)>,
     /// From the start of the process until it was ready.
     pub(super) ready: Option<Duration>,
+    /// What the cache of compiled plugins saves.
+    pub(super) stored: Option<Stored>,
 }
 
 impl Samples {

@@ -77,7 +77,9 @@ impl Launch {
             // The default, whatever the environment says.
             "log_level=info",
         ];
-        let settings = settings.map(str::to_owned).to_vec();
+        let mut settings = settings.map(str::to_owned).to_vec();
+        // Beside an embedded database, and in a cluster not at home.
+        settings.push(format!("plugin_cache_path={}", std::path::absolute(dir)?.join("plugin-cache").display()));
         Ok(Self { dir: dir.to_owned(), secrets, settings, database: None })
     }
 

@@ -70,7 +70,7 @@ async fn import(original: &mut Original, store: &Store, location: &Location, con
     let vault = Arc::new(app::vault(config, location, store).await?);
     let (_, host) = app::outside(config)?;
     let import = Import {
-        tools: Tools::new(store.clone(), host, Arc::clone(&vault)),
+        tools: Tools::new(store.clone(), host, Arc::clone(&vault), config.plugin_trust()?),
         vault,
         store: store.clone(),
         limits: config.limits(),

@@ -5,6 +5,7 @@ mod healthcheck;
 mod import;
 mod key;
 mod plugin;
+mod signing;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -128,7 +129,7 @@ enum Command {
         defaults: bool,
     },
 
-    /// Look at a plugin, or call one of its tools, without a server.
+    /// Look at a plugin, call one of its tools, or sign it, without a server.
     #[command(subcommand)]
     Plugin(plugin::Command),
 
@@ -150,6 +151,10 @@ enum Command {
         /// Where the state of the server and the probes of the disk go: on the disk that is to be measured.
         #[arg(long, value_name = "DIR", default_value = ".")]
         dir: PathBuf,
+
+        /// A plugin, the larger the better: how long it takes to compile, and to load from the cache of compiled plugins.
+        #[arg(long, value_name = "FILE")]
+        component: Option<PathBuf>,
 
         /// Print JSON.
         #[arg(long)]
@@ -203,9 +208,10 @@ pub fn main() -> anyhow::Result<()> {
             let config = layers()?.config()?;
             runtime()?.block_on(copy::run(from, to, &config))
         }
-        Command::Bench { url, runs, dir, json } => {
+        Command::Bench { url, runs, dir, component, json } => {
             let config = layers()?.config()?;
-            let options = bench::Options { url: url.clone(), runs: *runs, dir: dir.clone() };
+            let (url, dir, component) = (url.clone(), dir.clone(), component.clone());
+            let options = bench::Options { url, runs: *runs, dir, component };
             let measured = async {
                 // What was started ends with this future, and its directory goes away.
                 tokio::select! {

@@ -1,6 +1,5 @@
 //! `weir plugin`: what a plugin author does before there is a server. The host and its limits are those of `serve`.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{print, printable};
+use super::{print, printable, signing};
 use crate::app;
 use crate::clock::new_id;
 use crate::config::Config;
@@ -54,6 +53,9 @@ pub(super) enum Command {
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<f64>,
     },
+
+    #[command(flatten)]
+    Signing(signing::Command),
 }
 
 pub(super) async fn run(command: &Command, config: Config) -> anyhow::Result<()> {
@@ -71,18 +73,12 @@ pub(super) async fn run(command: &Command, config: Config) -> anyhow::Result<()>
             };
             call(&open(file, &config).await?, tool, arguments, timeout).await
         }
+        Command::Signing(command) => signing::run(command, &config),
     }
 }
 
 async fn open(file: &Path, config: &Config) -> anyhow::Result<Examined> {
-    let limit = config.plugin_max_bytes;
-    let mut bytes = Vec::new();
-    let opened = std::fs::File::open(file).with_context(|| file.display().to_string())?;
-    let read = opened.take(limit as u64 + 1).read_to_end(&mut bytes);
-    read.with_context(|| file.display().to_string())?;
-    if bytes.len() > limit {
-        bail!("{} has more than {limit} bytes (`plugin_max_bytes`)", file.display());
-    }
+    let bytes = signing::read(file, config)?;
     let (_, host) = app::outside(config)?;
     examine(&host, bytes).await.with_context(|| file.display().to_string())
 }

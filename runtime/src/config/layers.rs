@@ -2,7 +2,7 @@
 //! error names the place where the value was given.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
@@ -41,6 +41,7 @@ const VARIABLES: [(&str, &str); 3] =
 pub struct Layers {
     values: Table,
     sources: Vec<(String, String)>,
+    cache_home: Option<PathBuf>,
 }
 
 impl Layers {
@@ -50,7 +51,7 @@ impl Layers {
     /// [`ConfigError`] at the first value that is no setting or has the wrong type.
     pub fn read(file: Option<&Path>, env: &[(String, String)], flags: &[String]) -> Result<Self, ConfigError> {
         let values = DEFAULTS.parse::<Table>().map_err(|error| ConfigError(format!("default.toml: {error}")))?;
-        let mut layers = Self { values, sources: Vec::new() };
+        let mut layers = Self { values, sources: Vec::new(), cache_home: cache_home(env) };
         let default_file = Path::new(FILE);
         if let Some(path) = file.or_else(|| default_file.exists().then_some(default_file)) {
             layers.merge_file(path)?;
@@ -150,11 +151,22 @@ impl Layers {
             ConfigError(format!("{}: `{key}`: {}", self.source(&key), error.inner().message()))
         })?;
         config.listens = config.role != Role::Worker || self.source("listen") != DEFAULT;
+        config.cache_home.clone_from(&self.cache_home);
         config.location()?;
         config.egress()?;
         config.api_key_hashes()?;
+        config.plugin_trust()?;
         Ok(config)
     }
+}
+
+/// The directory for what can be made again (XDG Base Directory Specification). What is not absolute is ignored there.
+fn cache_home(env: &[(String, String)]) -> Option<PathBuf> {
+    let dir = |variable: &str| {
+        let value = env.iter().find(|(name, _)| name == variable).map(|(_, value)| PathBuf::from(value));
+        value.filter(|path| path.is_absolute())
+    };
+    dir("XDG_CACHE_HOME").or_else(|| Some(dir("HOME")?.join(".cache")))
 }
 
 /// A URL as it may be shown. What is no URL, or has more in it than one can have, shows its scheme.

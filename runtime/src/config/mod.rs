@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use weir_host::egress::{EgressSettings, Policy};
-use weir_host::plugin::{GuestLimits, HostLimits, OutboundLimits};
+use weir_host::plugin::{CacheSettings, GuestLimits, HostLimits, OutboundLimits, Trust};
 
 pub use layers::Layers;
 
@@ -89,6 +89,13 @@ pub struct Config {
     pub redirects_max: u32,
     pub idle_connections_max: usize,
     pub plugin_max_bytes: usize,
+    pub plugin_cache_path: String,
+    pub plugin_cache_max_bytes: u32,
+    pub plugin_trusted_keys: Vec<String>,
+    pub plugin_signature_required: bool,
+    /// Where this user keeps what can be made again, if anywhere.
+    #[serde(skip)]
+    pub cache_home: Option<PathBuf>,
     pub tool_memory_max_bytes: usize,
     pub tool_fuel_max_millions: u32,
     pub tool_calls_max: u32,
@@ -205,6 +212,30 @@ impl Config {
             calls: self.tool_calls_max,
             calls_per_plugin: self.tool_calls_per_plugin_max.min(self.tool_calls_max),
         }
+    }
+
+    /// Where compiled plugins are kept, if anywhere, under a key that `fresh_key` makes.
+    #[must_use]
+    pub fn plugin_cache(&self, fresh_key: fn() -> [u8; 32]) -> Option<CacheSettings> {
+        let dir = match self.plugin_cache_path.as_str() {
+            "" | "off" => return None,
+            "auto" => match self.location() {
+                // A command without a server leaves nothing where it is called.
+                Ok(Location::Embedded { path }) if path.exists() => path.parent()?.join("plugin-cache"),
+                _ => self.cache_home.as_ref()?.join("weir/plugins"),
+            },
+            path => self.data_dir.join(path),
+        };
+        Some(CacheSettings { dir, max_bytes: self.plugin_cache_max_bytes.into(), fresh_key })
+    }
+
+    /// Whose plugins are used.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where an entry is no key, or a signature is required and no key trusted.
+    pub fn plugin_trust(&self) -> Result<Trust, ConfigError> {
+        let trust = Trust::parse(&self.plugin_trusted_keys, self.plugin_signature_required);
+        trust.map_err(|error| ConfigError(format!("plugin_trusted_keys: {error}")))
     }
 
     /// What definitions and runs are held to.

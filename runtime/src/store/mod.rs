@@ -50,7 +50,7 @@ pub use journal::{Append, Appended, Entry, Next};
 pub use keys::{ApiKey, KeyHash};
 pub use original::{Original, OriginalEndpoint, OriginalError, OriginalRuns, OriginalWorkflow};
 pub use page::{Page, PageRequest};
-pub use plugins::{Added, NewPlugin, PluginVersion, VersionStatus};
+pub use plugins::{Added, NewPlugin, PluginVersion, StoredSignature, VersionStatus};
 pub use reseal::SealedAt;
 pub use retention::Swept;
 pub use runs::{RunFilter, RunRow, Status};

@@ -31,6 +31,8 @@ pub struct PluginVersion {
     pub request: Option<Value>,
     /// Where it stands.
     pub status: VersionStatus,
+    /// The key that it was signed with, if it was.
+    pub signed_by: Option<[u8; 32]>,
     /// When it was uploaded.
     pub created_at: Timestamp,
 }
@@ -61,6 +63,15 @@ impl VersionStatus {
     }
 }
 
+/// A signature as it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredSignature {
+    /// The signature.
+    pub signature: [u8; 64],
+    /// The public key that it was verified with.
+    pub signed_by: [u8; 32],
+}
+
 /// A plugin to keep.
 #[derive(Clone, Debug)]
 pub struct NewPlugin {
@@ -82,6 +93,8 @@ pub struct NewPlugin {
     pub status: VersionStatus,
     /// The rights that it takes over, as JSON, unless the component has some already.
     pub rights: Option<Value>,
+    /// Its signature. One that is there already is replaced by another, and never by none.
+    pub signature: Option<StoredSignature>,
 }
 
 /// What became of a plugin to keep.
@@ -96,8 +109,9 @@ pub enum Added {
 }
 
 const COLUMNS_FROM: &str = "SELECT v.id, v.name, v.version, v.digest, v.created_at, v.activated_at, v.retired_at, v.waits, \
-                                   p.size, p.imports, p.request \
-                            FROM plugin_versions v JOIN plugins p ON p.digest = v.digest ";
+                                   p.size, p.imports, p.request, s.signed_by \
+                            FROM plugin_versions v JOIN plugins p ON p.digest = v.digest \
+                            LEFT JOIN plugin_signatures s ON s.digest = v.digest ";
 
 /// Orders the versions of a name by what it means: the one that was activated last, and where none is active the newest.
 const MEANT: &str = "CASE WHEN activated_at IS NULL THEN 0 ELSE activated_at END DESC, id DESC";
@@ -121,6 +135,26 @@ impl Op for Add {
     type Output = Result<Added, StoreError>;
 
     async fn perform(&self, db: &mut Connection<'_>) -> Result<Self::Output, sqlx::Error> {
+        let added = self.add(db).await?;
+        if let (Ok(Added::New | Added::Same), Some(signed)) = (&added, &self.new.signature) {
+            db.query(
+                "INSERT INTO plugin_signatures (digest, signature, signed_by, created_at) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (digest) DO UPDATE SET signature = excluded.signature, signed_by = excluded.signed_by, \
+                 created_at = excluded.created_at",
+            )
+            .bind(&self.new.digest.0[..])
+            .bind(&signed.signature[..])
+            .bind(&signed.signed_by[..])
+            .bind(self.now)
+            .execute()
+            .await?;
+        }
+        Ok(added)
+    }
+}
+
+impl Add {
+    async fn add(&self, db: &mut Connection<'_>) -> Result<Result<Added, StoreError>, sqlx::Error> {
         if let Some(earlier) = self.earlier(db).await? {
             return Ok(earlier);
         }
@@ -153,9 +187,7 @@ impl Op for Add {
         }
         Ok(Ok(Added::New))
     }
-}
 
-impl Add {
     /// What became of it when the version exists already.
     async fn earlier(&self, db: &mut Connection<'_>) -> Result<Option<Result<Added, StoreError>>, sqlx::Error> {
         let (new, sql) = (&self.new, "SELECT digest FROM plugin_versions WHERE name = $1 AND version = $2");
@@ -295,6 +327,27 @@ impl Store {
     }
 }
 
+impl Store {
+    /// The signature of the component with this digest, if it has one.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn plugin_signature(&self, digest: PluginDigest) -> Result<Option<StoredSignature>, StoreError> {
+        let query = self.db.query("SELECT signature, signed_by FROM plugin_signatures WHERE digest = $1");
+        let row = query.bind(&digest.0[..]).fetch_optional().await?;
+        let read = |row: Row| {
+            let (signature, signed_by) = (fixed(row.get("signature")?)?, fixed(row.get("signed_by")?)?);
+            Ok(StoredSignature { signature, signed_by })
+        };
+        row.map(read).transpose()
+    }
+}
+
+fn fixed<const N: usize>(bytes: &[u8]) -> Result<[u8; N], StoreError> {
+    let wrong = |_| StoreError::Unreadable(format!("a signature or key of a plugin does not have {N} bytes"));
+    bytes.try_into().map_err(wrong)
+}
+
 pub(super) fn read_digest(row: &Row) -> Result<PluginDigest, StoreError> {
     let bytes: &[u8] = row.get("digest")?;
     let unreadable = || StoreError::Unreadable("a plugin's digest does not have 32 bytes".to_owned());
@@ -320,6 +373,7 @@ fn read(row: &Row) -> Result<PluginVersion, StoreError> {
         digest: read_digest(row)?,
         size_bytes: row.size("size")?,
         imports: from_json(row.get("imports")?)?,
+        signed_by: row.get::<Option<&[u8]>>("signed_by")?.map(fixed).transpose()?,
         created_at: Timestamp::from_micros(row.get("created_at")?),
     })
 }

@@ -157,6 +157,12 @@ const TABLES: &[Table] = &[
         columns: &[("name", Text), ("sealed", Bytes), ("origins", Bytes), ("created_at", Int), ("updated_at", Int)],
         page: 500,
     },
+    Table {
+        name: "plugin_signatures",
+        key: 1,
+        columns: &[("digest", Bytes), ("signature", Bytes), ("signed_by", Bytes), ("created_at", Int)],
+        page: 500,
+    },
     Table { name: "api_keys", key: 1, columns: &[("name", Text), ("hash", Bytes), ("created_at", Int)], page: 500 },
     Table { name: "facts", key: 1, columns: &[("name", Text), ("value", Bytes)], page: 500 },
 ];

@@ -22,12 +22,18 @@ pub struct Examined {
 /// # Errors
 /// Why they are not a plugin, in one sentence.
 pub async fn examine(host: &PluginHost, bytes: Vec<u8>) -> Result<Examined, Refused> {
-    let artifact = host.in_background(move || Artifact::admit(&bytes)).await??;
-    let digest = PluginDigest(artifact.digest);
-    let plugin = host.compile(artifact.component.as_slice().into()).await?;
-    let request = artifact.request.clone().unwrap_or_default();
-    let listed = plugin.list_tools().await;
-    let listed = listed.map_err(|fault| Refused::new(format!("the plugin did not list its tools: {fault}")))?;
-    let loaded = Loaded::new(host, digest, plugin, listed.tools.clone(), request).await?;
-    Ok(Examined { digest, artifact, listed, loaded })
+    Examined::of(host, host.in_background(move || Artifact::admit(&bytes)).await??).await
+}
+
+impl Examined {
+    /// The same of what is admitted already.
+    pub(super) async fn of(host: &PluginHost, artifact: Artifact) -> Result<Self, Refused> {
+        let digest = PluginDigest(artifact.digest);
+        let made = host.compile(artifact.digest, artifact.component.as_slice().into()).await?;
+        let listed = made.0.list_tools().await;
+        let listed = listed.map_err(|fault| Refused::new(format!("the plugin did not list its tools: {fault}")))?;
+        let request = artifact.request.clone().unwrap_or_default();
+        let loaded = Loaded::new(host, digest, made, listed.tools.clone(), request).await?;
+        Ok(Self { digest, artifact, listed, loaded })
+    }
 }

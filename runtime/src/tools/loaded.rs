@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
-use weir_host::plugin::{Plugin, PluginHost, Refused, Request, Tool};
+use weir_host::plugin::{CodeFrom, Plugin, PluginHost, Refused, Request, Tool};
 
 use super::schema::Schema;
 use super::secrets::SecretError;
 use super::{Tools, reach};
+use crate::meter::meter;
 use crate::model::plugin::{PluginDigest, PluginRef};
 use crate::store::{PluginVersion, StoreError};
 
@@ -21,6 +22,7 @@ const PATTERNS_MAX: usize = 256;
 /// A plugin, ready for calls.
 pub struct Loaded {
     pub(super) digest: PluginDigest,
+    pub(super) origin: CodeFrom,
     pub(super) plugin: Plugin,
     pub(super) tools: HashMap<String, Arc<Schemas>>,
     pub(super) host: PluginHost,
@@ -58,12 +60,16 @@ impl Loaded {
     pub(super) async fn new(
         host: &PluginHost,
         digest: PluginDigest,
-        plugin: Plugin,
+        (plugin, origin): (Plugin, CodeFrom),
         tools: Vec<Tool>,
         request: Request,
     ) -> Result<Self, Refused> {
         let tools = host.in_background(move || Schemas::of_all(&tools)).await?.map_err(Refused::new)?;
-        Ok(Self { digest, plugin, tools, host: host.clone(), request, reach: reach::Known::default() })
+        meter().plugin_loaded(match origin {
+            CodeFrom::Cache => "cache",
+            CodeFrom::Compiler => "compiler",
+        });
+        Ok(Self { digest, origin, plugin, tools, host: host.clone(), request, reach: reach::Known::default() })
     }
 }
 
@@ -136,13 +142,15 @@ impl Tools {
 
     async fn compile(&self, digest: PluginDigest) -> Result<Arc<Loaded>, Unready> {
         let component = self.store.component(digest).await?.ok_or(Unready::Gone)?;
-        let plugin = self.host.compile(component.into()).await?;
+        let component = component.into();
+        self.check(digest, &component).await?;
+        let made = self.host.compile(digest.0, component).await?;
         let unreadable = |error: serde_json::Error| Unready::Tools(format!("its tools cannot be read: {error}"));
         let tools = self.store.plugin_tools(digest).await?.into_iter().map(serde_json::from_value);
         let tools: Vec<Tool> = tools.collect::<Result<_, _>>().map_err(unreadable)?;
         let stored = self.store.plugin(&PluginRef::Digest(digest)).await?.ok_or(Unready::Gone)?;
         let request = read_request(&stored).map_err(Unready::Tools)?;
-        Ok(Arc::new(Loaded::new(&self.host, digest, plugin, tools, request).await?))
+        Ok(Arc::new(Loaded::new(&self.host, digest, made, tools, request).await?))
     }
 }
 

@@ -16,12 +16,14 @@ mod reach;
 mod recorded;
 mod schema;
 mod secrets;
+mod signed;
 mod upload;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use weir_host::plugin::PluginHost;
+use tokio::time::Instant;
+use weir_host::plugin::{CodeFrom, PluginHost, Trust};
 
 pub use weir_host::egress::{HostPattern, Origin};
 pub use weir_host::plugin::{Grant, HttpRule, Request, name_fault};
@@ -42,6 +44,7 @@ pub use upload::{Refusal, Upload, Uploaded};
 pub struct Tools {
     store: Store,
     host: PluginHost,
+    trust: Arc<Trust>,
     loaded: Arc<loaded::Shelf>,
     /// The secrets that tools and `http` steps may send.
     pub secrets: Secrets,
@@ -51,11 +54,12 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// The tools of the plugins in `store`, run by `host`.
+    /// The tools of the plugins in `store`, run by `host` where `trust` allows it.
     #[must_use]
-    pub fn new(store: Store, host: PluginHost, vault: Arc<Vault>) -> Self {
+    pub fn new(store: Store, host: PluginHost, vault: Arc<Vault>, trust: Trust) -> Self {
         let secrets = Secrets::new(store.clone(), vault);
-        Self { store, host, loaded: Arc::default(), secrets, changes: Arc::default(), book: Arc::default() }
+        let (trust, loaded) = (Arc::new(trust), Arc::default());
+        Self { store, host, trust, loaded, secrets, changes: Arc::default(), book: Arc::default() }
     }
 
     /// The same, which keeps so many of the last calls of each plugin.
@@ -65,8 +69,9 @@ impl Tools {
         self
     }
 
-    /// Compiles what the newest version of every plugin is, so that the first calls after a start need not wait.
+    /// Makes ready what the newest version of every plugin is, so that the first calls after a start need not wait.
     pub async fn warm(&self) {
+        let (began, mut cached, mut compiled) = (Instant::now(), 0_u64, 0_u64);
         let mut request = crate::store::PageRequest { limit: 100, after: None };
         loop {
             let page = match self.store.plugins(request).await {
@@ -77,14 +82,22 @@ impl Tools {
                 }
             };
             for plugin in page.items {
-                if let Err(error) = self.load(plugin.digest).await {
-                    tracing::warn!(plugin.name, plugin.digest = %plugin.digest, %error, "a plugin cannot be used");
+                match self.load(plugin.digest).await {
+                    Ok(loaded) if loaded.origin == CodeFrom::Cache => cached += 1,
+                    Ok(_) => compiled += 1,
+                    Err(error) => {
+                        tracing::warn!(plugin.name, plugin.digest = %plugin.digest, %error, "a plugin cannot be used");
+                    }
                 }
             }
             match page.next {
                 Some(next) => request.after = Some(next),
-                None => return,
+                None => break,
             }
+        }
+        let (ready, ms) = (cached + compiled, began.elapsed().as_millis());
+        if ready > 0 {
+            tracing::info!("{ready} plugins ready: {cached} from the cache, {compiled} compiled, in {ms} ms");
         }
     }
 }

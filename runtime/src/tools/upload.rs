@@ -2,7 +2,7 @@
 
 use weir_host::plugin::{Artifact, Grant, Refused};
 
-use super::{Examined, Tools, examine};
+use super::{Examined, Tools};
 use crate::model::plugin::{PluginDigest, PluginRef, plugin_name_fault, plugin_version_fault};
 use crate::store::{Added, NewPlugin, PluginVersion, StoreError, VersionStatus};
 
@@ -16,6 +16,8 @@ pub struct Upload {
     pub version: Option<String>,
     /// Whether it shall be what its name means, as soon as what it wants is granted.
     pub activate: bool,
+    /// The signature of whoever vouches for it, in base64.
+    pub signature: Option<String>,
 }
 
 /// What became of it.
@@ -33,6 +35,10 @@ pub enum Refusal {
     Invalid(String),
     /// The name or the version is not given, given twice differently, or not one. The parameter and the rule.
     Named(&'static str, String),
+    /// Nobody who is trusted signed it: not with the signature that came with it.
+    Signature(String),
+    /// It is not signed, and must be.
+    Unsigned,
     /// The version is another component already.
     VersionTaken(String),
     /// The database cannot do it.
@@ -57,8 +63,11 @@ impl Tools {
     /// # Errors
     /// Why it is refused; nothing is kept then.
     pub async fn upload(&self, upload: Upload) -> Result<Uploaded, Refusal> {
-        let Upload { bytes, name, version, activate } = upload;
-        let Examined { digest, artifact, listed, loaded, .. } = examine(&self.host, bytes).await?;
+        let Upload { bytes, name, version, activate, signature } = upload;
+        let artifact = self.host.in_background(move || Artifact::admit(&bytes)).await??;
+        // First of all: nobody compiles what nobody vouches for.
+        let (artifact, signature) = self.vouched(artifact, signature).await?;
+        let Examined { digest, artifact, listed, loaded, .. } = Examined::of(&self.host, artifact).await?;
         let said = artifact.request.as_ref();
         let name = named("name", name, said.map(|said| said.name.as_str()), plugin_name_fault)?;
         let version = said.and_then(|said| said.version.as_deref()).map_or_else(
@@ -79,6 +88,7 @@ impl Tools {
             request: artifact.request.map(serde_json::to_value).transpose().map_err(unwritable)?,
             status,
             rights: rights.map(serde_json::to_value).transpose().map_err(unwritable)?,
+            signature,
         };
         let added = self.store.add_plugin(new).await?;
         if let Added::VersionTaken(other) = added {

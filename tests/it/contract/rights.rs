@@ -19,6 +19,7 @@ async fn add(db: &Database, version: &str, n: u8, status: VersionStatus, rights:
         request: Some(json!({"name": "p", "n": n})),
         status,
         rights,
+        signature: None,
     };
     db.store.add_plugin(new).await.expect("written");
     find(db, &format!("p@{version}")).await

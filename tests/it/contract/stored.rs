@@ -11,7 +11,7 @@ use weir::model::journal::{Event, Message, Outcome};
 use weir::model::plugin::{PluginDigest, PluginRef, ToolLock};
 use weir::store::{
     Added, Appended, Begun, Caller, Created, EndpointChange, Idempotency, NewEndpoint, NewPlugin, NewRevision, NewRun,
-    Next, PageRequest, PathTaken, RunFilter, Status, Store, VersionStatus, WorkflowChange,
+    Next, PageRequest, PathTaken, RunFilter, Status, Store, StoredSignature, VersionStatus, WorkflowChange,
 };
 
 use super::{Database, LEASE, WORKFLOW, written};
@@ -135,6 +135,7 @@ pub(super) async fn revisions_never_change(db: Database) {
 
 pub(super) async fn a_version_of_a_plugin_is_one_component(db: Database) {
     let plugin = |name: &str, version: &str, n: u8| NewPlugin {
+        signature: None,
         name: name.to_owned(),
         version: version.to_owned(),
         digest: PluginDigest([n; 32]),
@@ -177,6 +178,18 @@ pub(super) async fn a_version_of_a_plugin_is_one_component(db: Database) {
     assert_eq!((names, rest.next), (vec!["a".to_owned(), "b".to_owned()], None));
     let versions = db.store.plugin_versions("a", 10).await.expect("readable");
     assert_eq!(versions.iter().map(|version| version.version.as_str()).collect::<Vec<_>>(), ["2", "1"]);
+    // A signature can come later, is replaced by another one, and stays when none comes.
+    let signed = |n: u8| Some(StoredSignature { signature: [n; 64], signed_by: [n; 32] });
+    for (signature, then) in [(None, None), (signed(7), signed(7)), (signed(8), signed(8)), (None, signed(8))] {
+        let again = NewPlugin { signature, ..plugin("a", "1", 1) };
+        assert_eq!(db.store.add_plugin(again).await.expect("written"), Added::Same);
+        assert_eq!(db.store.plugin_signature(PluginDigest([1; 32])).await.expect("readable"), then);
+        let found = db.store.plugin(&PluginRef::Name("b".to_owned())).await.expect("readable").expect("there");
+        assert_eq!(found.signed_by, then.map(|signed| signed.signed_by), "it belongs to the component");
+    }
+    let taken = NewPlugin { signature: signed(9), ..plugin("a", "1", 2) };
+    assert_eq!(db.store.add_plugin(taken).await.expect("written"), Added::VersionTaken(PluginDigest([1; 32])));
+    assert_eq!(db.store.plugin_signature(PluginDigest([2; 32])).await.expect("readable"), None);
 }
 
 pub(super) async fn a_path_belongs_to_one_endpoint(db: Database) {

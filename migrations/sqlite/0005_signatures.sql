@@ -1,0 +1,7 @@
+-- Who vouches for a component. A table of its own: a column behind a large component is read through all of its pages.
+CREATE TABLE plugin_signatures (
+    digest      BLOB    NOT NULL PRIMARY KEY REFERENCES plugins (digest),
+    signature   BLOB    NOT NULL,                         -- ed25519, 64 bytes
+    signed_by   BLOB    NOT NULL,                         -- the public key, 32 bytes
+    created_at  INTEGER NOT NULL
+) WITHOUT ROWID;
