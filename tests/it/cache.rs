@@ -173,9 +173,11 @@ async fn what_is_doubtful_is_compiled_again() {
         let line = weir.line_with("it is compiled again").await;
         assert!(line.contains(doubt), "{what}: {line}");
         assert_eq!(says(&weir, "a").await, "Hello, Ada!", "{what}");
-        assert_eq!(again(&mut weir).await, (2, 0), "after {what}");
-        assert!(std::fs::symlink_metadata(&victim).expect("there").is_file(), "{what}");
+        let kept = std::fs::symlink_metadata(&victim).expect("there");
+        assert!(kept.is_file() && kept.permissions().mode() & 0o777 == 0o600, "{what}");
+        assert_eq!(kept.len(), sound.len() as u64, "{what}: it was written anew");
     }
+    assert_eq!(again(&mut weir).await, (2, 0));
 }
 
 #[tokio::test]
