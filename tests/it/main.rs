@@ -21,3 +21,4 @@ mod openapi;
 mod original;
 mod plugins;
 mod sandbox;
+mod shelf;
