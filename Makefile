@@ -2,6 +2,7 @@
 # need they set up, or say what is missing.
 
 CARGO ?= cargo
+SHELF := approve csv-json github-issue html-text schema template
 TOOLS ?= $(CURDIR)/target/tools
 
 .PHONY: demo test lint bench chaos fuzz plugins run openapi
@@ -41,7 +42,7 @@ lint: ## Format, lints, and (where cargo-deny is installed) licences and sources
 	@bash tests/tools/lint.sh
 
 plugins: ## The example plugins, as WebAssembly
-	plugins/build.sh --locked -p greet -p transform -p misbehave -p misbehave-listing
+	plugins/build.sh --locked $(addprefix -p ,greet transform misbehave misbehave-listing $(SHELF))
 	plugins/build-guest.sh $(addprefix plugins/examples/,hello-python misbehave-python hello-javascript)
 
 run: ## A server on http://127.0.0.1:8000, with its state in ./weir-data

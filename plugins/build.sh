@@ -51,13 +51,16 @@ if ! has_target && ! has_debian; then
   has_target || apt_install rustc-web cargo-web rust-web-src || true
 fi
 
+# Where crates that want random numbers get them is for the plugin to say (plugins/examples/schema/src/random.rs): the
+# crate getrandom would ask JavaScript otherwise, which is not there.
+flags='--cfg getrandom_backend="custom"'
 folder=${CARGO_TARGET_DIR:-$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')}/wasm
 messages=(--message-format=json-render-diagnostics)
 if has_target; then
-  built=$(cargo build --release --target "$target" --target-dir "$folder" "${messages[@]}" "$@")
+  built=$(RUSTFLAGS="$flags" cargo build --release --target "$target" --target-dir "$folder" "${messages[@]}" "$@")
 elif has_debian; then
   linker=$(linker) || give_up
-  built=$(RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc RUSTFLAGS="-Clinker=$linker" /usr/bin/cargo build --release \
+  built=$(RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc RUSTFLAGS="$flags -Clinker=$linker" /usr/bin/cargo build --release \
     -Z build-std=std,panic_abort --target "$target" --target-dir "$folder" "${messages[@]}" "$@")
 else
   give_up

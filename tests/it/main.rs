@@ -24,4 +24,5 @@ mod openapi;
 mod original;
 mod plugins;
 mod sandbox;
+mod shelf;
 mod signing;

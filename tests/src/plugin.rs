@@ -10,7 +10,18 @@ use weir_host::egress::{Egress, EgressSettings, Policy};
 use weir_host::plugin::{GuestLimits, HostLimits, OutboundLimits, PluginHost};
 
 /// The examples, as `cargo` names their files.
-pub const EXAMPLES: [&str; 4] = ["greet", "transform", "misbehave", "misbehave_listing"];
+pub const EXAMPLES: [&str; 10] = [
+    "greet",
+    "transform",
+    "misbehave",
+    "misbehave_listing",
+    "approve",
+    "csv_json",
+    "github_issue",
+    "html_text",
+    "schema",
+    "template",
+];
 
 /// The file of an example plugin.
 ///
