@@ -1,6 +1,7 @@
 //! Weir, tested from outside: one binary, a module for each thing that is promised.
 
 mod api;
+mod author;
 mod chaos;
 mod cli;
 mod cluster;

@@ -1,10 +1,21 @@
 //! The command line.
 
+mod author;
+mod build;
 mod copy;
+mod create;
+mod dev;
 mod healthcheck;
 mod import;
 mod key;
+mod kit;
+mod operate;
 mod plugin;
+mod push;
+mod rights;
+mod secret;
+mod server;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -128,9 +139,13 @@ enum Command {
         defaults: bool,
     },
 
-    /// Look at a plugin, or call one of its tools, without a server.
+    /// Write, build, look at and call plugins, without a server; and push them to a server, and grant them rights there.
     #[command(subcommand)]
     Plugin(plugin::Command),
+
+    /// Set, list and delete the secrets that requests of tools and steps may carry, on a server.
+    #[command(subcommand)]
+    Secret(secret::Command),
 
     /// Measure a server, and what the machine could do at most.
     ///
@@ -195,6 +210,7 @@ pub fn main() -> anyhow::Result<()> {
             let config = layers()?.config()?;
             runtime()?.block_on(plugin::run(command, config))
         }
+        Command::Secret(command) => runtime()?.block_on(secret::run(command)),
         Command::Import { from } => {
             let config = layers()?.config()?;
             runtime()?.block_on(import::run(from, &config))
