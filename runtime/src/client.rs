@@ -40,10 +40,15 @@ impl fmt::Display for Refused {
         let Some(code) = self.problem["code"].as_str() else {
             return write!(f, "{} answered {}, and not as a server of Weir does", self.asked, self.status);
         };
-        write!(f, "{code}: {}", self.problem["detail"].as_str().unwrap_or_default())?;
+        let detail = self.problem["detail"].as_str().unwrap_or_default();
+        write!(f, "{code}: {detail}")?;
         for fault in self.problem["errors"].as_array().into_iter().flatten() {
             let text = |member: &str| fault[member].as_str().unwrap_or_default();
-            write!(f, "\n  {}: {}", text("pointer"), text("message"))?;
+            let line = format!("{}: {}", text("pointer"), text("message"));
+            // A single fault is the detail already.
+            if line != detail {
+                write!(f, "\n  {line}")?;
+            }
         }
         Ok(())
     }

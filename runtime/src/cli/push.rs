@@ -63,7 +63,8 @@ pub(super) async fn run(push: &Push, config: &Config) -> anyhow::Result<()> {
         };
     }
     print(&printable(&shown))?;
-    if push.grant && !push.yes && !agreed()? {
+    let grants = push.grant && !request.http.is_empty();
+    if grants && !push.yes && !agreed()? {
         bail!("nothing was sent");
     }
     let mut url = client.url(&["plugins"])?;
@@ -72,7 +73,7 @@ pub(super) async fn run(push: &Push, config: &Config) -> anyhow::Result<()> {
     }
     let (status, mut stored) = client.upload(url, artifact.component).await?;
     // Granted is what was shown, whatever was uploaded meanwhile.
-    if push.grant && (!request.http.is_empty() || before.is_some()) {
+    if grants {
         let grant = whole(request, before.unwrap_or_default());
         set(&client, &digest, &json!(grant)).await?;
         stored = client.get(client.url(&["plugins", &digest])?).await?;

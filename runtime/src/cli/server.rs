@@ -9,9 +9,6 @@ use url::Url;
 
 use crate::client::Client;
 
-/// Items of one page of a list.
-const PAGE: &str = "100";
-
 /// Where the server is, and who asks.
 #[derive(Args)]
 pub(super) struct Server {
@@ -49,7 +46,6 @@ pub(super) async fn all(client: &Client, list: &str) -> anyhow::Result<Vec<Value
     let (mut items, mut cursor) = (Vec::new(), None::<String>);
     loop {
         let mut url = client.url(&[list])?;
-        url.query_pairs_mut().append_pair("limit", PAGE);
         if let Some(cursor) = &cursor {
             url.query_pairs_mut().append_pair("cursor", cursor);
         }

@@ -31,7 +31,8 @@ mod tests {
 
     #[test]
     fn nobody_is_an_answer() {
-        let error = testing::call("greet", json!({"name": ""})).unwrap_err();
-        assert_eq!(error.to_string(), "there is nobody to greet");
+        let answer = testing::call("greet", json!({"name": ""})).unwrap();
+        assert!(answer.is_error);
+        assert_eq!(answer.text(), "there is nobody to greet");
     }
 }
