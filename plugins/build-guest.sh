@@ -4,7 +4,7 @@
 # usage: build-guest.sh [DIRECTORY ...]        by default the current directory
 #
 # The last lines of the output name the files that were built, one for each directory: each is what `POST /plugins`
-# takes. A directory whose files, and whose tools, are those of the last time is not built again.
+# takes. A directory whose files (but for components), and whose tools, are those of the last time is not built again.
 #
 # The tools are componentize-py and componentize-js, in the versions that requirements.txt and package-lock.json beside
 # weir.py and weir.js pin. They are installed below guests/ of CARGO_TARGET_DIR, which is target/ of this repository
@@ -59,7 +59,7 @@ install_javascript() {
 digest() {
   { cat "$here/build-guest.sh" "$here/request.py" "$here"/python/requirements.txt "$here"/javascript/{package-lock.json,componentize.js}
     find "$here/../wit" -type f -exec sha256sum {} + | sort
-    (cd "$1" && find -L . \( -name __pycache__ -o -name node_modules -o -name '.?*' \) -prune -o -type f -exec sha256sum {} + | sort)
+    (cd "$1" && find -L . \( -name __pycache__ -o -name node_modules -o -name '.?*' -o -name '*.wasm' \) -prune -o -type f -exec sha256sum {} + | sort)
   } | sha256sum
 }
 
@@ -74,6 +74,7 @@ build() {
   staged=$folder/$name.staged
   rm -rf "$staged" "$folder/$name.digest" && mkdir "$staged"
   cp -rL "$from/." "$staged"
+  find "$staged" -name '*.wasm' -delete
   if [ -f "$from/app.py" ]; then
     tools "$here/python/requirements.txt" "$folder/python" install_python
     say "building $name with componentize-py"

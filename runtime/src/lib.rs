@@ -8,6 +8,7 @@ pub mod api;
 pub mod app;
 pub mod bench;
 pub mod cli;
+mod client;
 pub mod clock;
 pub mod config;
 pub mod engine;

@@ -2,6 +2,7 @@
 
 mod access;
 mod api;
+mod author;
 mod cache;
 mod chaos;
 mod cli;

@@ -317,17 +317,15 @@ async fn the_plugin_of_the_readme_builds_and_runs() {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).expect(path);
     let source = block(&read("README.md"), "## A plugin", "rust");
     assert!(source.lines().count() <= 17, "a plugin and its test are short:\n{source}");
-    let manifest = block(&read("docs/PLUGINS.md"), "## Write one", "toml");
-    let sdk = root.join("plugins/sdk").display().to_string();
     // An author's crate, away from this repository: it depends on the SDK alone.
-    let author = TempDir::new().expect("a directory");
-    std::fs::create_dir(author.path().join("src")).expect("made");
-    std::fs::write(author.path().join("Cargo.toml"), manifest.replace("../weir/plugins/sdk", &sdk)).expect("written");
-    std::fs::write(author.path().join("src/lib.rs"), source).expect("written");
-    std::fs::copy(root.join("Cargo.lock"), author.path().join("Cargo.lock")).expect("copied");
+    let home = TempDir::new().expect("a directory");
+    assert!(weir_tests::process::run(home.path(), &["plugin", "new", "greet"], &[]).status.success());
+    let author = home.path().join("greet");
+    std::fs::write(author.join("src/lib.rs"), source).expect("written");
+    std::fs::copy(root.join("Cargo.lock"), author.join("Cargo.lock")).expect("copied");
     let target = weir_tests::plugin::file("greet").ancestors().nth(4).expect("a directory").join("author");
     let run = |command: &mut Command| {
-        let output = command.current_dir(author.path()).env("CARGO_TARGET_DIR", &target).output().expect("runs");
+        let output = command.current_dir(&author).env("CARGO_TARGET_DIR", &target).output().expect("runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text")
     };

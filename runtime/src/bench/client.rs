@@ -9,7 +9,8 @@ use http::{HeaderName, Method};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use url::Url;
-use weir_host::egress::{Egress, EgressSettings, Placeholders, Policy, Request};
+
+use crate::client;
 
 /// The secret of the endpoints that are made, and deleted afterwards.
 const SECRET: &str = "bench";
@@ -22,10 +23,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// A server, and connections to it. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Client {
-    egress: Egress,
-    base: Url,
-}
+pub(super) struct Client(client::Client);
 
 /// A workflow with a webhook of its own.
 #[derive(Clone)]
@@ -46,44 +44,19 @@ impl Hook {
 
 impl Client {
     pub(super) fn new(base: Url) -> anyhow::Result<Self> {
-        let egress = Egress::new(EgressSettings {
-            policy: Policy::parse(&["127.0.0.0/8", "::1", "localhost"])?,
-            connect_timeout: Duration::from_secs(10),
-            response_max_bytes: 64 << 20,
-            redirects_max: 0,
-            idle_connections_max: CONNECTIONS_MAX,
-        })?;
-        Ok(Self { egress, base })
-    }
-
-    async fn send(&self, method: Method, url: Url, headers: HeaderMap, body: Bytes) -> anyhow::Result<Value> {
-        let response = self
-            .egress
-            .send(Request { method, url: url.clone(), headers, body, secrets: Placeholders::default() })
-            .await?;
-        let body = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
-        if !response.status.is_success() {
-            bail!("{url} answered {}: {}", response.status, body["detail"].as_str().unwrap_or_default());
-        }
-        Ok(body)
-    }
-
-    fn url(&self, path: &str) -> anyhow::Result<Url> {
-        self.base.join(path).with_context(|| format!("{} and {path}", self.base))
+        Ok(Self(client::Client::new(base, &["127.0.0.0/8", "::1", "localhost"], None, CONNECTIONS_MAX)?))
     }
 
     pub(super) async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        self.send(Method::GET, self.url(path)?, HeaderMap::new(), Bytes::new()).await
+        self.0.get(self.0.at(path)?).await
     }
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        self.send(Method::POST, self.url(path)?, headers, body.to_string().into()).await
+        Ok(self.0.json(Method::POST, self.0.at(path)?, body).await?.1)
     }
 
     pub(super) async fn upload(&self, plugin: Vec<u8>) -> anyhow::Result<()> {
-        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/wasm"))]);
-        self.send(Method::POST, self.url("/plugins")?, headers, plugin.into()).await.map(|_| ())
+        self.0.upload(self.0.at("/plugins")?, plugin).await.map(|_| ())
     }
 
     /// Makes a workflow and a webhook for it.
@@ -94,14 +67,14 @@ impl Client {
         let path = format!("weir-bench-{}", crate::clock::new_id());
         let endpoint = json!({"path": path, "secret": SECRET});
         let endpoint = self.post(&format!("/workflows/{workflow}/webhook-endpoints"), &endpoint).await?;
-        let url = self.url(&format!("/webhooks/{path}"))?;
+        let url = self.0.at(&format!("/webhooks/{path}"))?;
         Ok(Hook { workflow, endpoint: id(&endpoint, "id")?, url })
     }
 
     /// Switches off what was made. Its runs stay, as all runs do.
     pub(super) async fn retire(&self, hook: &Hook) -> anyhow::Result<()> {
-        let endpoint = self.url(&format!("/webhook-endpoints/{}", hook.endpoint))?;
-        self.send(Method::DELETE, endpoint, HeaderMap::new(), Bytes::new()).await?;
+        let endpoint = self.0.at(&format!("/webhook-endpoints/{}", hook.endpoint))?;
+        self.0.delete(endpoint).await?;
         self.post(&format!("/workflows/{}/deactivate", hook.workflow), &Value::Null).await.map(|_| ())
     }
 
@@ -110,7 +83,8 @@ impl Client {
         let secret = (HeaderName::from_static("x-webhook-secret"), HeaderValue::from_static(SECRET));
         let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let body = Bytes::from_static(br#"{"event":"order.created","order":17,"customer":"Ada","total":99.5}"#);
-        let answered = self.send(Method::POST, hook.url.clone(), HeaderMap::from_iter([secret, kind]), body).await?;
+        let headers = HeaderMap::from_iter([secret, kind]);
+        let (_, answered) = self.0.send(Method::POST, hook.url.clone(), headers, body).await?;
         id(&answered, "run_id")
     }
 

@@ -1,11 +1,22 @@
 //! The command line.
 
+mod author;
+mod build;
 mod copy;
+mod create;
+mod dev;
 mod healthcheck;
 mod import;
 mod key;
+mod kit;
+mod operate;
 mod plugin;
+mod push;
+mod rights;
+mod secret;
+mod server;
 mod signing;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -129,9 +140,13 @@ enum Command {
         defaults: bool,
     },
 
-    /// Look at a plugin, call one of its tools, or sign it, without a server.
+    /// Write, build, look at, call and sign plugins, without a server; and push them to a server, and grant them rights there.
     #[command(subcommand)]
     Plugin(plugin::Command),
+
+    /// Set, list and delete the secrets that requests of tools and steps may carry, on a server.
+    #[command(subcommand)]
+    Secret(secret::Command),
 
     /// Measure a server, and what the machine could do at most.
     ///
@@ -200,6 +215,7 @@ pub fn main() -> anyhow::Result<()> {
             let config = layers()?.config()?;
             runtime()?.block_on(plugin::run(command, config))
         }
+        Command::Secret(command) => runtime()?.block_on(secret::run(command)),
         Command::Import { from } => {
             let config = layers()?.config()?;
             runtime()?.block_on(import::run(from, &config))

@@ -1,4 +1,4 @@
-//! `weir plugin`: what a plugin author does before there is a server. The host and its limits are those of `serve`.
+//! `weir plugin`: what authors and operators do. What needs no server uses the host and the limits of `serve`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,8 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use serde_json::{Value, json};
+use weir_host::plugin::Reach;
 
-use super::{print, printable, signing};
+use super::rights::{self, Rights};
+use super::{author, operate, print, printable, signing, words};
 use crate::app;
 use crate::clock::new_id;
 use crate::config::Config;
@@ -18,9 +20,18 @@ use crate::model::tool::{OnToolError, ToolCall};
 use crate::telemetry;
 use crate::tools::{Caller, Examined, examine};
 
+/// What a person sees of the log beside an answer: what the tool writes, and what is wrong.
+pub(super) const LOG_LEVEL: &str = "warn,weir::tool=trace";
+
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Show what a plugin is: its name, its digest, what it imports, its tools and their schemas.
+    #[command(flatten)]
+    Author(author::Command),
+
+    #[command(flatten)]
+    Operate(operate::Command),
+
+    /// Show what a plugin is: its name, its digest, what it asks for and imports, its tools and their schemas.
     ///
     /// It is tried exactly as an upload would be, and refused for the same reasons.
     Inspect {
@@ -52,6 +63,9 @@ pub(super) enum Command {
         /// Longest time of the call, in seconds [default: 30].
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<f64>,
+
+        #[command(flatten)]
+        rights: Rights,
     },
 
     #[command(flatten)]
@@ -60,9 +74,11 @@ pub(super) enum Command {
 
 pub(super) async fn run(command: &Command, config: Config) -> anyhow::Result<()> {
     match command {
+        Command::Author(command) => author::run(command, &config).await,
+        Command::Operate(command) => operate::run(command, &config).await,
         Command::Inspect { file, json } => inspect(&open(file, &config).await?, file, *json),
-        Command::Call { file, tool, arguments, timeout } => {
-            telemetry::start(&Config { log_level: "warn,weir::tool=trace".to_owned(), ..config.clone() })?;
+        Command::Call { file, tool, arguments, timeout, rights } => {
+            telemetry::start(&Config { log_level: LOG_LEVEL.to_owned(), ..config.clone() })?;
             let arguments = serde_json::from_str(arguments).context("the arguments are not JSON")?;
             let timeout = match timeout {
                 Some(seconds) => match Duration::try_from_secs_f64(*seconds) {
@@ -71,13 +87,16 @@ pub(super) async fn run(command: &Command, config: Config) -> anyhow::Result<()>
                 },
                 None => STEP_TIMEOUT_DEFAULT,
             };
-            call(&open(file, &config).await?, tool, arguments, timeout).await
+            let plugin = open(file, &config).await?;
+            let reach = rights.reach(plugin.artifact.request.as_ref())?;
+            call(&plugin, tool, arguments, timeout, reach).await
         }
         Command::Signing(command) => signing::run(command, &config),
     }
 }
 
-async fn open(file: &Path, config: &Config) -> anyhow::Result<Examined> {
+/// Finds out what a file is.
+pub(super) async fn open(file: &Path, config: &Config) -> anyhow::Result<Examined> {
     let bytes = signing::read(file, config)?;
     let (_, host) = app::outside(config)?;
     examine(&host, bytes).await.with_context(|| file.display().to_string())
@@ -101,7 +120,12 @@ fn inspect(plugin: &Examined, file: &Path, as_json: bool) -> anyhow::Result<()> 
     );
     let mut text = format!("{}: {said}\n", file.display());
     text += &format!("  digest   {}\n  size     {} bytes as a component\n", plugin.digest, artifact.component.len());
-    text += "  imports  (none of these leads out of the sandbox)\n";
+    text += &artifact.request.as_ref().map(words::asked).unwrap_or_default();
+    // Requests are the one way out: who cannot make any has nothing to ask for.
+    let sends = artifact.imports.iter().any(|import| import.starts_with("wasi:http/outgoing-handler@"));
+    let sends =
+        if sends { "it can make requests, as far as it asks and is granted" } else { "none leads out of the sandbox" };
+    text += &format!("  imports  ({sends})\n");
     for import in &artifact.imports {
         text += &format!("             {import}\n");
     }
@@ -122,7 +146,14 @@ fn inspect(plugin: &Examined, file: &Path, as_json: bool) -> anyhow::Result<()> 
     print(&printable(&text))
 }
 
-async fn call(plugin: &Examined, tool: &str, arguments: Value, timeout: Duration) -> anyhow::Result<()> {
+/// Calls a tool that may reach so much, and prints its answer.
+pub(super) async fn call(
+    plugin: &Examined,
+    tool: &str,
+    arguments: Value,
+    timeout: Duration,
+    reach: Arc<Reach>,
+) -> anyhow::Result<()> {
     if !plugin.listed.tools.iter().any(|known| known.name == tool) {
         let names: Vec<&str> = plugin.listed.tools.iter().map(|tool| tool.name.as_str()).collect();
         bail!("the plugin has no tool named `{tool}`; it has {}", names.join(", "));
@@ -130,7 +161,8 @@ async fn call(plugin: &Examined, tool: &str, arguments: Value, timeout: Duration
     let run = RunId(new_id());
     let by = Caller { run, step: "call".to_owned(), attempt: 1, idempotency_key: format!("{run}:call"), timeout };
     let call = ToolCall { tool: tool.to_owned(), arguments, on_tool_error: OnToolError::Continue };
-    let (called, _) = plugin.loaded.call(&call, by, Arc::default(), None).await;
+    let (called, uses) = plugin.loaded.call(&call, by, reach, None).await;
+    eprint!("{}", rights::told(&uses));
     let used = match &called {
         Ok(output) => output.tool.as_ref().map(|tool| tool.used.clone()),
         Err(failed) => failed.used.as_deref().cloned(),

@@ -14,10 +14,12 @@ const FILE: &str = "weir.toml";
 /// The source of a setting that nobody gave.
 const DEFAULT: &str = "default";
 
-/// Whether a variable is no setting although it begins with `WEIR_`: one names the file, the others are set by
-/// Kubernetes for every container beside a service named `weir`.
+/// Whether a variable is no setting although it begins with `WEIR_`: one names the file, two are for commands that talk to
+/// a server, the others are set by Kubernetes for every container beside a service named `weir`.
 fn is_no_setting(name: &str) -> bool {
-    ["WEIR_CONFIG", "WEIR_PORT"].contains(&name) || name.starts_with("WEIR_PORT_") || name.starts_with("WEIR_SERVICE_")
+    ["WEIR_CONFIG", "WEIR_SERVER", "WEIR_API_KEY", "WEIR_PORT"].contains(&name)
+        || name.starts_with("WEIR_PORT_")
+        || name.starts_with("WEIR_SERVICE_")
 }
 
 /// Settings that may be nothing: zero turns them off. Every other number must be at least 1.

@@ -1,0 +1,95 @@
+//! What a tool may reach when it is called without a server: nothing, unless the command line says so.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use weir_host::egress::Secret;
+use weir_host::plugin::{Grant, Reach, Request, Uses};
+
+use super::printable;
+
+/// Rights of a call.
+#[derive(Args)]
+pub(super) struct Rights {
+    /// Grant everything that the plugin asks for. Without it, and without --grant, it reaches nothing.
+    #[arg(long, conflicts_with = "grant")]
+    allow: bool,
+
+    /// Grant what this file says: JSON, as `PUT /plugins/{plugin}/grant` takes it.
+    #[arg(long, value_name = "FILE")]
+    grant: Option<PathBuf>,
+
+    /// Set a setting that the plugin knows. Can be given more than once.
+    #[arg(long = "setting", value_name = "NAME=VALUE", value_parser = pair)]
+    settings: Vec<(String, String)>,
+
+    /// Give a secret that the plugin asks for: the file has its value. Can be given more than once.
+    ///
+    /// It goes to the hosts of those rules of the plugin that name it, and needs --allow or --grant.
+    #[arg(long = "secret", value_name = "NAME=FILE", value_parser = pair)]
+    secrets: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=...")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A secret, as a file or a pipe has it: an end of the line at its end does not belong to it.
+pub(super) fn value(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
+}
+
+impl Rights {
+    /// What the tools of a plugin that asks for `request` may reach.
+    ///
+    /// # Errors
+    /// What cannot be granted, or read.
+    pub(super) fn reach(&self, request: Option<&Request>) -> anyhow::Result<Arc<Reach>> {
+        let request = request.cloned().unwrap_or_default();
+        let mut grant = match &self.grant {
+            Some(file) => read(file).with_context(|| file.display().to_string())?,
+            None if self.allow => Grant::all_of(&request),
+            None => Grant::default(),
+        };
+        grant.settings.extend(self.settings.iter().cloned().collect::<BTreeMap<_, _>>());
+        if let Some((pointer, message)) = grant.fault(&request) {
+            bail!("{pointer}: {message}");
+        }
+        if !self.secrets.is_empty() && !self.allow && self.grant.is_none() {
+            bail!("--secret needs --allow or --grant: without a grant no secret goes anywhere");
+        }
+        let mut secrets = Vec::new();
+        for (name, file) in &self.secrets {
+            let rules = request.http.iter().filter(|rule| rule.secrets.contains(name));
+            let origins: Vec<_> = rules.map(weir_host::plugin::HttpRule::origin).collect();
+            if origins.is_empty() {
+                bail!("--secret {name}: no rule of the plugin names such a secret");
+            }
+            let text = std::fs::read_to_string(file).with_context(|| format!("--secret {name}={file}"))?;
+            secrets.push(Arc::new(Secret::new(name.clone(), value(&text).to_owned(), origins)));
+        }
+        Ok(Arc::new(Reach { request, grant, secrets }))
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<Grant> {
+    Ok(serde_json::from_str(&std::fs::read_to_string(file)?)?)
+}
+
+/// What a call did with its rights and was denied, for a person.
+pub(super) fn told(uses: &Uses) -> String {
+    let mut text = String::new();
+    for (origin, used) in &uses.hosts {
+        let (requests, sent, received) = (used.requests, used.sent_bytes, used.received_bytes);
+        text += &format!("reached {origin}: {requests} requests, {sent} bytes sent, {received} received\n");
+    }
+    for denial in &uses.denied {
+        text += &format!("denied {}: {}\n", denial.wanted, denial.why);
+    }
+    printable(&text)
+}
