@@ -49,13 +49,16 @@ pub struct Context {
     pub(crate) fake: Fake,
 }
 
+/// How far a tool said that it is: done, total, and a message.
+type Report = (f64, Option<f64>, Option<String>);
+
 /// What stands in for a host.
 #[derive(Default)]
 pub(crate) struct Fake {
     pub(crate) secrets: Vec<String>,
     pub(crate) network: Option<Network>,
     pub(crate) requests: RefCell<Vec<Request>>,
-    pub(crate) progress: RefCell<Vec<(f64, Option<f64>, Option<String>)>>,
+    pub(crate) progress: RefCell<Vec<Report>>,
 }
 
 type Network = Box<dyn Fn(&Request) -> Result<Response, HttpError>>;

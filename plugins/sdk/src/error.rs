@@ -17,7 +17,7 @@ pub struct ToolError {
     pub(crate) message: String,
     pub(crate) code: Option<String>,
     pub(crate) retry_after: Option<Duration>,
-    pub(crate) details: Option<Value>,
+    pub(crate) details: Option<Box<Value>>,
     pub(crate) asking: Option<Box<Asking>>,
 }
 
@@ -78,7 +78,7 @@ impl ToolError {
     /// With a value for people who debug: it goes to the log.
     #[must_use]
     pub fn with_details(mut self, details: Value) -> Self {
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 

@@ -34,6 +34,8 @@ pub mod guest;
 mod http;
 #[doc(hidden)]
 pub mod tool;
+#[cfg(target_arch = "wasm32")]
+mod wasi;
 
 pub use answer::{Answer, Block, Content, Json, Link, Notes, Output, Resource, ResourceData, Text};
 pub use ask::{Question, QuestionBody, Reply};
