@@ -43,6 +43,22 @@ async fn rights_are_refused(weir: &Weir, seen: &mut BTreeSet<String>, known: &[(
     refused(seen, known, weir.request(Method::DELETE, "/secrets/nobody")).await;
 }
 
+/// What is refused of answers to what tools ask.
+async fn answers_are_refused(weir: &Weir, seen: &mut BTreeSet<String>, known: &[(&str, &str)]) {
+    weir.example("approve").await;
+    let asking = json!([{"type": "mcp_tool", "name": "ask", "tool_name": "approve_by_all",
+        "input": {"question": "Deploy?", "approvers": ["Ada", "Grace"]}}]);
+    let run = weir.run(&weir.workflow(&asking).await, &Value::Null).await;
+    weir.asked(&run, "ask").await;
+    let answers = format!("/runs/{run}/answers");
+    let known = &[known, &[(run.as_str(), "[run]")]].concat();
+    let decline = |key: &str| json!({"step": "ask", "key": key, "action": "decline"});
+    refused(seen, known, weir.request(Method::POST, &answers).json(&decline("other"))).await;
+    weir.post(&answers, &decline("Ada")).await.expect(202);
+    let again = json!({"step": "ask", "key": "Ada", "action": "cancel"});
+    refused(seen, known, weir.request(Method::POST, &answers).json(&again)).await;
+}
+
 #[tokio::test]
 async fn every_problem_has_its_shape() {
     let weir = Weir::start(&["request_max_bytes=5000", "webhook_max_bytes=1000"]).await;
@@ -101,6 +117,7 @@ async fn every_problem_has_its_shape() {
             refused(&mut seen, &known, request).await;
         }
     }
+    answers_are_refused(&weir, &mut seen, &known).await;
     refused(&mut seen, &known, post(&format!("/runs/{run}/cancel"))).await;
     refused(&mut seen, &known, post(&format!("/runs/{run}/redrive"))).await;
     refused(&mut seen, &known, post("/workflows").header("origin", "https://evil.example").body("{}")).await;

@@ -4,6 +4,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
+use weir::model::ask::Reply;
 use weir::model::error::FailureCode;
 use weir::model::id::RunId;
 use weir::model::tool::{OnToolError, ToolCall};
@@ -103,10 +104,12 @@ async fn no_arguments_harm_a_sound_tool() {
             step: "fuzz".to_owned(),
             attempt: 1,
             idempotency_key: "fuzz".to_owned(),
+            resumed: None,
             timeout: weir_tests::PATIENCE,
         };
         match plugin.call(&call, by, std::sync::Arc::default(), None).await.0 {
-            Ok(output) => {
+            Ok(Reply::Asked(asked)) => panic!("seed {}: {asked:?}", seed + round),
+            Ok(Reply::Output(output)) => {
                 answered += 1;
                 let name = arguments["name"].as_str().unwrap_or_else(|| panic!("seed {}: {arguments}", seed + round));
                 assert_eq!(output.result, format!("Hello, {name}!"), "seed {}", seed + round);

@@ -304,6 +304,24 @@ impl Weir {
         .await
     }
 
+    /// Waits until the tool of a step asks something, and answers the questions.
+    ///
+    /// # Panics
+    /// When it does not ask.
+    pub async fn asked(&self, run: &str, step: &str) -> Vec<Value> {
+        within(&format!("questions of the step {step}"), async {
+            loop {
+                let steps = self.steps(run).await;
+                let asking =
+                    steps.iter().find(|known| known["path"] == step).and_then(|known| known["questions"].as_array());
+                if let Some(questions) = asking {
+                    return questions.clone();
+                }
+            }
+        })
+        .await
+    }
+
     /// The steps of a run.
     pub async fn steps(&self, run: &str) -> Vec<Value> {
         let steps = self.get(&format!("/runs/{run}/steps")).await.expect(200);

@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use wasmtime::{Store, UpdateDeadline};
 
 use super::GuestLimits;
+use super::ask::{self, Asked, Resumption};
 use super::bindings::weir::plugin::tool_types as wit;
 use super::bindings::{self, PluginPre};
 use super::fault::{Fault, FaultClass, classify, innermost};
 use super::guest::{Guest, HANDLES_MAX, Meter};
 use super::host::Shared;
 use super::log::{LogLevel, LogLine, Progress};
-use super::mcp::{self, Answer, Tool};
+use super::mcp::{self, Answer, Tool, json_bytes};
 use super::outbound::{Denial, Outbound, Reach, Uses};
 use super::tape::Tape;
 
@@ -65,6 +65,8 @@ pub struct Call {
     pub attempt: u32,
     /// The same for all attempts of the step.
     pub idempotency_key: String,
+    /// After questions: how the call goes on.
+    pub resumed: Option<Resumption>,
     /// What the call may take, from when it begins to run; waiting for a turn does not count. The plugin's request and
     /// its grant may say less.
     pub timeout: Duration,
@@ -85,11 +87,20 @@ pub struct Used {
     pub time: Duration,
 }
 
+/// What becomes of a call that did not fail.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The answer.
+    Done(Answer),
+    /// Questions: the call goes on when they are answered.
+    Asked(Asked),
+}
+
 /// How a call went.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The tool's answer, or why there is none.
-    pub outcome: Result<Answer, Fault>,
+    /// What became of it, or why nothing did.
+    pub outcome: Result<Outcome, Fault>,
     /// What it used.
     pub used: Used,
     /// What the guest logged, within the caps.
@@ -116,8 +127,8 @@ pub(super) type Way = (Arc<Reach>, Option<Arc<Tape>>);
 
 type Places = Vec<OwnedSemaphorePermit>;
 
-/// What a guest is asked, and what it answers.
-type Asked<'s, T> = BoxFuture<'s, wasmtime::Result<T>>;
+/// What a guest works on.
+type Work<'s, T> = BoxFuture<'s, wasmtime::Result<T>>;
 
 impl Plugin {
     pub(super) fn new(shared: Arc<Shared>, pre: PluginPre<Guest>) -> Self {
@@ -189,7 +200,7 @@ impl Plugin {
         time: Duration,
         way: Way,
         places: &[&Arc<Semaphore>],
-        ask: impl for<'s> FnOnce(&'s mut Store<Guest>, bindings::Plugin) -> Asked<'s, T> + Send + 'static,
+        ask: impl for<'s> FnOnce(&'s mut Store<Guest>, bindings::Plugin) -> Work<'s, T> + Send + 'static,
     ) -> (Result<T, Fault>, Used, Arc<Meter>) {
         let meter = Arc::new(Meter::default());
         let mut taken = Places::new();
@@ -227,7 +238,7 @@ fn request(call: Call) -> wit::ToolCall {
         idempotency_key: call.idempotency_key,
         deadline_ms: Some(u64::try_from(call.timeout.as_millis()).unwrap_or(u64::MAX)),
         meta: None,
-        resumed: None,
+        resumed: call.resumed.map(ask::resumed),
     }
 }
 
@@ -239,7 +250,7 @@ async fn work<T>(
     pre: PluginPre<Guest>,
     mut store: Store<Guest>,
     limits: GuestLimits,
-    ask: impl for<'s> FnOnce(&'s mut Store<Guest>, bindings::Plugin) -> Asked<'s, T> + Send,
+    ask: impl for<'s> FnOnce(&'s mut Store<Guest>, bindings::Plugin) -> Work<'s, T> + Send,
 ) -> Result<T, Fault> {
     let meter = Arc::clone(&store.data().meter);
     store.limiter(|guest| guest);
@@ -267,7 +278,7 @@ async fn work<T>(
     })
 }
 
-fn list(store: &mut Store<Guest>, plugin: bindings::Plugin) -> Asked<'_, Vec<wit::ToolInfo>> {
+fn list(store: &mut Store<Guest>, plugin: bindings::Plugin) -> Work<'_, Vec<wit::ToolInfo>> {
     Box::pin(async move { plugin.weir_plugin_tools().call_list_tools(store).await })
 }
 
@@ -275,7 +286,7 @@ fn answer(
     store: &mut Store<Guest>,
     plugin: bindings::Plugin,
     request: wit::ToolCall,
-) -> Asked<'_, Result<wit::Outcome, wit::Fault>> {
+) -> Work<'_, Result<wit::Outcome, wit::Fault>> {
     Box::pin(async move { plugin.weir_plugin_tools().call_call_tool(store, &request).await })
 }
 
@@ -300,7 +311,7 @@ fn explained(mut fault: Fault, error: &wasmtime::Error, stderr: &[u8], meter: &M
     fault
 }
 
-fn outcome(called: Result<wit::Outcome, wit::Fault>, limits: &GuestLimits) -> Result<Answer, Fault> {
+fn outcome(called: Result<wit::Outcome, wit::Fault>, limits: &GuestLimits) -> Result<Outcome, Fault> {
     match called {
         Ok(wit::Outcome::Done(result)) => {
             let answer = mcp::answer(result)?;
@@ -315,19 +326,11 @@ fn outcome(called: Result<wit::Outcome, wit::Fault>, limits: &GuestLimits) -> Re
                 let message = format!("the answer has {bytes} bytes of JSON, more than {}", limits.output_max_bytes);
                 return Err(Fault::new(FaultClass::Output, message));
             }
-            Ok(answer)
+            Ok(Outcome::Done(answer))
         }
-        Ok(wit::Outcome::Ask(_)) => Err(Fault::new(
-            FaultClass::Contract,
-            "the tool asks a question, and nobody can answer it: a run cannot wait for that",
-        )),
+        Ok(wit::Outcome::Ask(questions)) => ask::asked(questions, limits.output_max_bytes).map(Outcome::Asked),
         Err(fault) => Err(reported(fault)),
     }
-}
-
-/// The length of a value's JSON text.
-fn json_bytes(value: &Value) -> usize {
-    serde_json::to_vec(value).map_or(usize::MAX, |text| text.len())
 }
 
 /// What a guest says about its failure ends up in journals and logs.

@@ -23,7 +23,7 @@ pub enum FaultClass {
     Fuel,
     /// The guest handed over more than it may: an answer, or the argument of one call of the host.
     Output,
-    /// The guest broke the contract of `wit/plugin.wit`: text that is not JSON, a question where none may be asked.
+    /// The guest broke the contract of `wit/plugin.wit`: text that is not JSON, a question that nobody can answer.
     Contract,
     /// The guest wanted something that was not granted, and then failed.
     Denied,

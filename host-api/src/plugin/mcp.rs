@@ -14,6 +14,9 @@ use super::fault::{Fault, FaultClass};
 /// Bytes of a tool's name (MCP: 1 to 128 characters).
 const NAME_MAX_BYTES: usize = 128;
 
+/// Types of blocks that the contract has cases for.
+const BLOCKS: [&str; 5] = ["text", "image", "audio", "resource_link", "resource"];
+
 /// A tool as a catalogue shows it: the protocol's `Tool` object.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -55,7 +58,7 @@ pub struct Answer {
     pub meta: Option<Value>,
 }
 
-fn contract(place: &str, what: impl std::fmt::Display) -> Fault {
+pub(super) fn contract(place: &str, what: impl std::fmt::Display) -> Fault {
     Fault::new(FaultClass::Contract, format!("the tool broke its contract with the host: {place} {what}"))
 }
 
@@ -63,13 +66,18 @@ fn json_text(place: &str, text: &str) -> Result<Value, Fault> {
     serde_json::from_str(text).map_err(|error| contract(place, format_args!("is not JSON: {error}")))
 }
 
-fn object_text(place: &str, text: &str) -> Result<Value, Fault> {
+pub(super) fn object_text(place: &str, text: &str) -> Result<Value, Fault> {
     let value = json_text(place, text)?;
     if value.is_object() { Ok(value) } else { Err(contract(place, "is not a JSON object")) }
 }
 
 fn optional_object(place: &str, text: Option<&String>) -> Result<Option<Value>, Fault> {
     text.map(|text| object_text(place, text)).transpose()
+}
+
+/// The length of a value's JSON text.
+pub(super) fn json_bytes(value: &Value) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |text| text.len())
 }
 
 /// An object of the members that are there.
@@ -167,15 +175,24 @@ fn content_block(n: usize, content: wit::Content) -> Result<Value, Fault> {
             object([("type", Some(json!("resource"))), ("resource", Some(resource))])
         }
         wit::ContentBody::Other(text) => match object_text(&place, &text)? {
-            Value::Object(block) if block.get("type").is_some_and(Value::is_string) => block,
+            Value::Object(block) => match block.get("type").and_then(Value::as_str) {
+                Some(kind) if BLOCKS.contains(&kind) => {
+                    return Err(contract(&place, format_args!("is of the type `{kind}`, which has a case of its own")));
+                }
+                Some(_) => block,
+                None => return Err(contract(&place, "has no `type`")),
+            },
             _ => return Err(contract(&place, "has no `type`")),
         },
     };
-    if let Some(notes) = content.notes {
-        block.insert("annotations".to_owned(), annotations(&place, &notes)?);
-    }
-    if let Some(meta) = optional_object(&format!("{place}.meta"), content.meta.as_ref())? {
-        block.insert("_meta".to_owned(), meta);
+    let notes = content.notes.map(|notes| annotations(&place, &notes)).transpose()?;
+    let meta = optional_object(&format!("{place}.meta"), content.meta.as_ref())?;
+    for (name, value) in [("annotations", notes), ("_meta", meta)] {
+        if let Some(value) = value
+            && block.insert(name.to_owned(), value).is_some()
+        {
+            return Err(contract(&place, format_args!("has `{name}` twice")));
+        }
     }
     Ok(Value::Object(block))
 }
@@ -245,6 +262,19 @@ mod tests {
             content_block(0, block(wit::ContentBody::Other("{\"type\": \"new\"}".to_owned()))).unwrap(),
             json!({"type": "new"})
         );
+        let other = |text: &str, meta| wit::Content {
+            body: wit::ContentBody::Other(text.to_owned()),
+            notes: None,
+            meta: Some(meta),
+        };
+        for (block, expected) in [
+            (other(r#"{"type": "text", "text": "a"}"#, "{}".to_owned()), "a case of its own"),
+            (other(r#"{"type": "new", "_meta": {}}"#, "{}".to_owned()), "has `_meta` twice"),
+            (other(r#"{"kind": "new"}"#, "{}".to_owned()), "has no `type`"),
+        ] {
+            let fault = content_block(0, block).unwrap_err();
+            assert!(fault.class == FaultClass::Contract && fault.message.contains(expected), "{fault}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod access;
 mod artifact;
+mod ask;
 mod bindings;
 mod cache;
 mod call;
@@ -18,6 +19,8 @@ mod lane;
 mod log;
 mod mcp;
 mod outbound;
+#[cfg(test)]
+mod roundtrip;
 mod signature;
 mod stdio;
 mod tape;
@@ -25,8 +28,9 @@ mod trust;
 
 pub use access::{Grant, HttpRule, Request, SecretWish, SettingWish, name_fault};
 pub use artifact::{Artifact, Refused};
+pub use ask::{AnswerAction, Asked, Question, QuestionAnswer, QuestionBody, Resumption};
 pub use cache::CacheSettings;
-pub use call::{Call, Listed, Plugin, Report, Used};
+pub use call::{Call, Listed, Outcome, Plugin, Report, Used};
 pub use fault::{Fault, FaultClass};
 pub use host::{CodeFrom, GuestLimits, HostLimits, OutboundLimits, PluginHost};
 pub use log::{LogLevel, LogLine, Progress};

@@ -1,6 +1,6 @@
 //! How the definition language looks in the OpenAPI document. Only schemas: `model::definition` reads definitions.
 
-#![expect(dead_code, clippy::large_enum_variant, reason = "these types are never made; their schemas are what is used")]
+#![expect(dead_code, reason = "these types are never made; their schemas are what is used")]
 
 use std::collections::HashMap;
 
@@ -105,6 +105,10 @@ struct ToolStepSchema {
     plugin: Option<String>,
     #[schema(inline)]
     on_tool_error: Option<OnToolError>,
+    /// Longest wait for answers to what the tool asks, where it does not say itself when it goes on; then the step fails.
+    /// By default as long as the run may take.
+    #[schema(minimum = 0.001)]
+    answer_timeout_seconds: Option<f64>,
     /// Default `step_<index>`.
     #[schema(min_length = 1, max_length = 128)]
     name: Option<String>,

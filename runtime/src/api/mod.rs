@@ -2,6 +2,7 @@
 //!
 //! A folder of nouns: each file has the routes of one thing, with its request and response bodies.
 
+mod answers;
 mod definition;
 mod door;
 mod endpoints;
@@ -102,6 +103,7 @@ fn guarded() -> OpenApiRouter<Api> {
         .routes(routes!(runs::steps))
         .routes(routes!(runs::journal))
         .routes(routes!(runs::snapshots))
+        .routes(routes!(answers::give))
         .routes(routes!(runs::cancel))
         .routes(routes!(runs::redrive))
         .routes(routes!(plugins::upload, plugins::list))

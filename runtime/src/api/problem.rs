@@ -107,6 +107,10 @@ problem_codes! {
     RunFinished = "run_finished", CONFLICT, "The run is finished";
     /// The run has not failed.
     RunNotFailed = "run_not_failed", CONFLICT, "The run has not failed";
+    /// Nobody asks what is answered.
+    NothingAsked = "nothing_asked", CONFLICT, "Nothing of that name is asked";
+    /// Another answer came before.
+    AlreadyAnswered = "already_answered", CONFLICT, "The question is answered already";
     /// This version cannot read what is stored of the run.
     RunUnreadable = "run_unreadable", CONFLICT, "The run cannot be read by this version";
     /// A browser sent the request on behalf of another site.

@@ -80,7 +80,7 @@ pub(super) fn restless() -> Problem {
     Problem::new(ProblemCode::Unavailable, "the workflow or its endpoint is being changed again and again")
 }
 
-async fn find(api: &Api, id: RunId) -> Result<RunRow, Problem> {
+pub(super) async fn find(api: &Api, id: RunId) -> Result<RunRow, Problem> {
     api.store.run(id).await?.ok_or_else(|| not_found(id))
 }
 
@@ -240,7 +240,7 @@ async fn inspect(api: &Api, id: RunId) -> Result<Inspection, Problem> {
 }
 
 /// What is stored of a run may be unreadable for this version without a defect of it.
-fn readable<T>(read: Result<T, StoreError>) -> Result<T, Problem> {
+pub(super) fn readable<T>(read: Result<T, StoreError>) -> Result<T, Problem> {
     match read {
         Err(StoreError::Unreadable(why)) => Err(Problem::new(ProblemCode::RunUnreadable, why)),
         other => Ok(other?),
@@ -251,7 +251,7 @@ async fn send(api: &Api, id: RunId, message: Message, refused: Problem) -> Resul
     find(api, id).await?;
     match api.engine.send(id, message).await? {
         Sent::Delivered(run) => Ok((StatusCode::ACCEPTED, Json(RunView::of(&run))).into_response()),
-        Sent::Refused => Err(refused),
+        Sent::Refused | Sent::Answered => Err(refused),
     }
 }
 

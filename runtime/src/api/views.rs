@@ -8,6 +8,8 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::answers::QuestionView;
+use crate::model::ask::ToolState;
 use crate::model::context::{context, context_size_bytes};
 use crate::model::definition::{Definition, Step};
 use crate::model::error::Failure;
@@ -136,7 +138,7 @@ enum StepStatusView {
     Pending,
     /// An attempt is under way.
     Running,
-    /// The next attempt has its time.
+    /// The next attempt has its time, or the step's tool asks.
     Waiting,
     Succeeded,
     /// Its `if` was false.
@@ -162,9 +164,13 @@ pub(super) struct StepView {
     started_at: Option<Timestamp>,
     #[schema(required = true)]
     finished_at: Option<Timestamp>,
-    /// When the next attempt may begin.
+    /// When the next attempt may begin, or a tool that asks goes on at the latest.
     #[schema(required = true)]
     next_attempt_at: Option<Timestamp>,
+    /// `mcp_tool`: what the tool asks, while it waits for answers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    questions: Vec<QuestionView>,
     /// What came out, as later steps see it.
     #[schema(required = true)]
     result: Option<Value>,
@@ -254,6 +260,10 @@ impl StepView {
             None => (StepStatusView::Pending, None),
             Some(Phase::Running) => (StepStatusView::Running, None),
             Some(Phase::Retrying(at)) => (StepStatusView::Waiting, Some(at)),
+            Some(Phase::Asking) => {
+                let round = known.and_then(|known| known.round.as_ref());
+                (StepStatusView::Waiting, round.and_then(|round| round.resume_at))
+            }
             Some(Phase::Completed) => (StepStatusView::Succeeded, None),
             Some(Phase::Skipped) => (StepStatusView::Skipped, None),
             Some(Phase::Failed) => (StepStatusView::Failed, None),
@@ -269,6 +279,7 @@ impl StepView {
             started_at: known.map(|known| known.started_at),
             finished_at: known.and_then(|known| known.finished_at),
             next_attempt_at,
+            questions: known.map(|known| QuestionView::all(step, known)).unwrap_or_default(),
             result: output.map(|output| output.result.clone()),
             response_status: output.and_then(|output| output.status),
             response_headers: output.and_then(|output| output.headers.clone()),
@@ -304,7 +315,14 @@ pub(super) struct JournalEntryView {
 
 impl From<Entry> for JournalEntryView {
     fn from(entry: Entry) -> Self {
-        Self { seq: entry.seq, events: entry.events }
+        let mut events = entry.events;
+        for event in &mut events {
+            if let Event::Asked { state, .. } = event {
+                // The tool's own (`wit/plugin.wit`, `questions`): no client is shown it.
+                *state = ToolState::default();
+            }
+        }
+        Self { seq: entry.seq, events }
     }
 }
 

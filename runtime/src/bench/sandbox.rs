@@ -68,6 +68,7 @@ impl Sandbox {
                 step: "call".to_owned(),
                 attempt: 1,
                 idempotency_key: "call".to_owned(),
+                resumed: None,
                 timeout: Duration::from_secs(30),
             };
             let (called, _) = self.plugin.loaded.call(&call, by, Arc::default(), None).await;
@@ -91,6 +92,7 @@ fn call() -> Call {
         step: "call".to_owned(),
         attempt: 1,
         idempotency_key: "call".to_owned(),
+        resumed: None,
         timeout: Duration::from_secs(30),
         reach: Arc::default(),
         tape: None,

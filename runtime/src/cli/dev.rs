@@ -71,7 +71,7 @@ async fn round(sources: &Sources, call: Option<&Call<'_>>, config: &Config) -> a
     let Some(call) = call else { return Ok(()) };
     let opened = plugin::open(&built.file, config).await?;
     let reach = call.rights.reach(opened.artifact.request.as_ref())?;
-    plugin::call(&opened, call.tool, call.arguments.clone(), STEP_TIMEOUT_DEFAULT, reach).await
+    plugin::call(&opened, call.tool, call.arguments.clone(), STEP_TIMEOUT_DEFAULT, (reach, &[])).await
 }
 
 /// The sources below a directory, and the folders that they are in: without what is hidden, or made of them.

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod ask;
 mod author;
 mod build;
 mod copy;

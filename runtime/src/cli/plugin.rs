@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use weir_host::plugin::Reach;
 
 use super::rights::{self, Rights};
-use super::{author, operate, print, printable, signing, words};
+use super::{ask, author, operate, print, printable, signing, words};
 use crate::app;
 use crate::clock::new_id;
 use crate::config::Config;
+use crate::model::ask::{Answer, Reply, Resumption};
 use crate::model::definition::STEP_TIMEOUT_DEFAULT;
 use crate::model::id::RunId;
 use crate::model::tool::{OnToolError, ToolCall};
@@ -64,6 +65,10 @@ pub(super) enum Command {
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<f64>,
 
+        /// What the tool is answered when it asks KEY: the content of an answer as JSON, or `accept`, `decline` or `cancel`.
+        #[arg(long = "answer", value_name = "KEY=ANSWER")]
+        answers: Vec<String>,
+
         #[command(flatten)]
         rights: Rights,
     },
@@ -77,7 +82,7 @@ pub(super) async fn run(command: &Command, config: Config) -> anyhow::Result<()>
         Command::Author(command) => author::run(command, &config).await,
         Command::Operate(command) => operate::run(command, &config).await,
         Command::Inspect { file, json } => inspect(&open(file, &config).await?, file, *json),
-        Command::Call { file, tool, arguments, timeout, rights } => {
+        Command::Call { file, tool, arguments, timeout, answers, rights } => {
             telemetry::start(&Config { log_level: LOG_LEVEL.to_owned(), ..config.clone() })?;
             let arguments = serde_json::from_str(arguments).context("the arguments are not JSON")?;
             let timeout = match timeout {
@@ -89,7 +94,8 @@ pub(super) async fn run(command: &Command, config: Config) -> anyhow::Result<()>
             };
             let plugin = open(file, &config).await?;
             let reach = rights.reach(plugin.artifact.request.as_ref())?;
-            call(&plugin, tool, arguments, timeout, reach).await
+            let answers = answers.iter().map(|text| ask::read(text)).collect::<Result<Vec<_>, _>>()?;
+            call(&plugin, tool, arguments, timeout, (reach, &answers)).await
         }
         Command::Signing(command) => signing::run(command, &config),
     }
@@ -146,35 +152,50 @@ fn inspect(plugin: &Examined, file: &Path, as_json: bool) -> anyhow::Result<()> 
     print(&printable(&text))
 }
 
-/// Calls a tool that may reach so much, and prints its answer.
+/// Calls a tool that may reach so much and is answered so, and prints its answer, or what it asks.
 pub(super) async fn call(
     plugin: &Examined,
     tool: &str,
     arguments: Value,
     timeout: Duration,
-    reach: Arc<Reach>,
+    (reach, answers): (Arc<Reach>, &[Answer]),
 ) -> anyhow::Result<()> {
     if !plugin.listed.tools.iter().any(|known| known.name == tool) {
         let names: Vec<&str> = plugin.listed.tools.iter().map(|tool| tool.name.as_str()).collect();
         bail!("the plugin has no tool named `{tool}`; it has {}", names.join(", "));
     }
     let run = RunId(new_id());
-    let by = Caller { run, step: "call".to_owned(), attempt: 1, idempotency_key: format!("{run}:call"), timeout };
     let call = ToolCall { tool: tool.to_owned(), arguments, on_tool_error: OnToolError::Continue };
-    let (called, uses) = plugin.loaded.call(&call, by, reach, None).await;
-    eprint!("{}", rights::told(&uses));
+    let mut resumed: Option<Resumption> = None;
+    let called = loop {
+        let (step, idempotency_key) = ("call".to_owned(), format!("{run}:call"));
+        let round = resumed.as_ref().map_or(0, |resumed| resumed.round);
+        let by = Caller { run, step, attempt: round + 1, idempotency_key, resumed: resumed.take(), timeout };
+        let (called, uses) = plugin.loaded.call(&call, by, Arc::clone(&reach), None).await;
+        eprint!("{}", rights::told(&uses));
+        let Ok(Reply::Asked(asked)) = &called else { break called };
+        resumed = ask::resumption(asked, answers, round + 1)?;
+        if resumed.is_none() {
+            break called;
+        }
+    };
     let used = match &called {
-        Ok(output) => output.tool.as_ref().map(|tool| tool.used.clone()),
+        Ok(Reply::Output(output)) => output.tool.as_ref().map(|tool| tool.used.clone()),
+        Ok(Reply::Asked(asked)) => Some(asked.used.clone()),
         Err(failed) => failed.used.as_deref().cloned(),
     };
     if let Some(used) = used {
         let (fuel, memory, time) = (used.fuel, used.peak_memory_bytes / 1024, Duration::from_micros(used.time_us));
         eprintln!("used {fuel} units of fuel, {memory} KiB of memory and {:.3} ms", time.as_secs_f64() * 1e3);
     }
-    let output = called.map_err(|failed| {
+    let reply = called.map_err(|failed| {
         let may_help = if failed.retryable { " (another attempt may help)" } else { "" };
         anyhow::anyhow!("{}: {}{may_help}", failed.failure.code.as_str(), printable(&failed.failure.message))
     })?;
+    let output = match reply {
+        Reply::Output(output) => output,
+        Reply::Asked(asked) => return print(&format!("{:#}\n", json!({"questions": asked.questions}))),
+    };
     let answer = output.tool.context("the call gave no answer of a tool")?;
     let mut document =
         json!({"result": output.result, "content": answer.blocks(&output.result), "is_error": answer.is_error});

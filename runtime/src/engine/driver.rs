@@ -19,10 +19,11 @@ use super::claims::Hold;
 use super::persist::{Drove, Ended, end, give_back, new_messages, read_state, store_gone, write};
 use super::revisions::Parsed;
 use crate::clock::jitter;
+use crate::model::ask::{self, Reply};
 use crate::model::context::RunFacts;
 use crate::model::decide::{self, Call, Decision, Effect, current_step_index};
 use crate::model::error::{AttemptFailure, Failure, FailureCode};
-use crate::model::journal::{Event, Output, Then};
+use crate::model::journal::{Event, Then};
 use crate::model::path::StepPath;
 use crate::model::state::RunState;
 use crate::model::time::Timestamp;
@@ -68,7 +69,7 @@ pub(super) async fn drive_beginning(
     }
 }
 
-type Attempt<'b> = BoxFuture<'b, (StepPath, Result<Output, AttemptFailure>)>;
+type Attempt<'b> = BoxFuture<'b, (StepPath, Result<Reply, AttemptFailure>)>;
 
 struct Driver<'b> {
     bench: &'b Workbench,
@@ -204,10 +205,11 @@ impl<'b> Driver<'b> {
         }
     }
 
-    fn attempt_ended(&mut self, path: &StepPath, result: Result<Output, AttemptFailure>) -> Result<(), Ended> {
+    fn attempt_ended(&mut self, path: &StepPath, result: Result<Reply, AttemptFailure>) -> Result<(), Ended> {
         let now = self.now();
         let event = match result {
-            Ok(output) => decide::completed(path, output, &self.state, &self.bench.limits, now),
+            Ok(Reply::Output(output)) => decide::completed(path, output, &self.state, &self.bench.limits, now),
+            Ok(Reply::Asked(asked)) => ask::asked(path, asked, &self.state, &self.bench.limits, now),
             Err(failed) => {
                 let failures = self.state.steps.get(path).map_or(1, |step| step.failures + 1);
                 let step = self.revision.definition.index_of(path).map(|index| &self.revision.definition.steps[index]);

@@ -28,10 +28,12 @@ pub use driver::drive;
 pub use persist::Drove;
 
 use crate::clock::{Clock, new_id};
+use crate::model::ask::Answer;
 use crate::model::definition::{Definition, Priority};
 use crate::model::id::{RunId, WorkflowId};
 use crate::model::journal::Message;
 use crate::model::limits::Limits;
+use crate::model::path::StepPath;
 use crate::model::state::RunState;
 use crate::model::time::Timestamp;
 use crate::store::{Caller, Created, Idempotency, NewRun, RunRow, Sent, Status, Store, StoreError};
@@ -260,22 +262,38 @@ impl Engine {
     /// # Errors
     /// When the database cannot take it.
     pub async fn send(&self, run: RunId, message: Message) -> Result<Sent, StoreError> {
+        let canceled = message == Message::Cancel;
         let sent = self.inner.bench.store.send(run, message).await?;
         if let Sent::Delivered(_) = sent {
-            let driver = self.inner.drivers.held().get(&run).cloned();
-            match driver {
-                Some(driver) => driver.poke(),
-                None => {
-                    // Whoever drives it may be another process.
-                    let canceled = message == Message::Cancel;
-                    self.inner.bench.wire.tell(if canceled { News::Canceled(run) } else { News::Message(run) });
-                    if !canceled || !self.ends_here(run) {
-                        self.inner.bench.wire.push(run, Priority::High);
-                    }
+            self.wake(run, canceled);
+        }
+        Ok(sent)
+    }
+
+    /// Leaves an answer for a run whose `redrives`-th life asks, and wakes whoever can act on it.
+    ///
+    /// # Errors
+    /// When the database cannot take it.
+    pub async fn answer(&self, run: RunId, redrives: u32, step: StepPath, answer: Answer) -> Result<Sent, StoreError> {
+        let sent = self.inner.bench.store.send_answer(run, redrives, step, answer).await?;
+        if let Sent::Delivered(_) = sent {
+            self.wake(run, false);
+        }
+        Ok(sent)
+    }
+
+    /// Wakes whoever can act on a message, which may be another process.
+    fn wake(&self, run: RunId, canceled: bool) {
+        let driver = self.inner.drivers.held().get(&run).cloned();
+        match driver {
+            Some(driver) => driver.poke(),
+            None => {
+                self.inner.bench.wire.tell(if canceled { News::Canceled(run) } else { News::Message(run) });
+                if !canceled || !self.ends_here(run) {
+                    self.inner.bench.wire.push(run, Priority::High);
                 }
             }
         }
-        Ok(sent)
     }
 
     /// Reads a run, waiting up to `longest` for its end.

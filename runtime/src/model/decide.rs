@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::ask::Resumption;
 use super::context::{RunFacts, StepScope, context_keys};
 use super::definition::{Definition, OnInterrupt, Step};
 use super::error::{Failure, FailureCode};
 use super::journal::{Event, Outcome, Output, Then, json_size_bytes};
 use super::limits::Limits;
 use super::path::StepPath;
-use super::state::{Phase, RunState};
+use super::state::{Phase, RunState, StepState};
 use super::step::{HttpCall, StepKind};
 use super::time::Timestamp;
 use super::tool::ToolCall;
@@ -22,7 +23,8 @@ pub enum Decision {
     Record(Vec<Event>),
     /// Begin these attempts.
     Perform(Vec<Effect>),
-    /// Nothing to begin: an attempt is under way, or a retry is due at this time, or the run's time ends then.
+    /// Nothing to begin: an attempt is under way, or somebody is asked, or a retry is due at this time, or the run's time
+    /// ends then.
     Wait(Timestamp),
     /// The run is over.
     Finished,
@@ -50,6 +52,8 @@ pub struct Effect {
     pub timeout: Duration,
     /// The same over all attempts, until a person redrives the run.
     pub idempotency_key: String,
+    /// After questions: how the call goes on.
+    pub resumed: Option<Box<Resumption>>,
     /// Whether an attempt before ended without an answer, so that its request may still be in flight.
     pub after_unsettled: bool,
     /// Whether the note that the attempt begins must be on disk first.
@@ -91,8 +95,9 @@ pub fn decide(run: &RunFacts, def: &Definition, limits: &Limits, state: &RunStat
             }
             Some(Phase::Running) => return Decision::Wait(deadline),
             Some(Phase::Retrying(at)) if at > now => return Decision::Wait(at.min(deadline)),
-            Some(Phase::Retrying(_)) | None => {
-                return begin(&StepScope::new(run, def, state, index), step, limits, now);
+            Some(Phase::Retrying(_) | Phase::Asking) | None => {
+                let waits = known.and_then(|known| asking(step, known, deadline, now));
+                return waits.unwrap_or_else(|| begin(&StepScope::new(run, def, state, index), step, limits, now));
             }
         }
     }
@@ -155,6 +160,23 @@ pub fn completed(path: &StepPath, output: Output, state: &RunState, limits: &Lim
     Event::Failed { path: path.clone(), error, then: Then::GiveUp, used, at: now }
 }
 
+/// What a step does whose tool asks; nothing when it does not, or its call can go on.
+fn asking(step: &Step, known: &StepState, deadline: Timestamp, now: Timestamp) -> Option<Decision> {
+    let asks = known.phase == Phase::Asking;
+    let round = known.round.as_ref().filter(|round| asks && !round.is_over(now))?;
+    let gives_up_at = round.gives_up_at(step.kind.answer_timeout());
+    match gives_up_at {
+        Some(at) if at <= now => {
+            let seconds = at.since(round.asked_at).as_secs_f64();
+            let message = format!("what the tool asks was not answered for {seconds} seconds");
+            let error = Failure::new(FailureCode::AnswerTimeout, message).at(&step.path);
+            let failed = Event::Failed { path: step.path.clone(), error, then: Then::GiveUp, used: None, at: now };
+            Some(Decision::Record(vec![failed]))
+        }
+        _ => Some(Decision::Wait(round.resume_at.or(gives_up_at).map_or(deadline, |at| at.min(deadline)))),
+    }
+}
+
 fn finish(outcome: Outcome, error: Option<Failure>, at: Timestamp) -> Decision {
     Decision::Record(vec![Event::Finished { outcome, error, at }])
 }
@@ -203,6 +225,7 @@ fn effect(scope: &StepScope<'_>, step: &Step, call: Call, limits: &Limits) -> Ef
         call,
         timeout: step.timeout.min(limits.step_timeout_max),
         idempotency_key: format!("{}:{}{redrive}", scope.run.id, step.path),
+        resumed: known.and_then(|known| known.round.as_ref()).map(|round| Box::new(round.resumption())),
         after_unsettled: known.is_some_and(|known| known.unsettled),
         durable_note: step.on_interrupt == OnInterrupt::Fail,
     }
@@ -292,7 +315,7 @@ mod tests {
         let b_done = Event::Completed { path: path("b"), output: output(json!({"keys": ["a"]})), at: at(3) };
         let c_done = Event::Completed { path: path("c"), output: output(json!(1)), at: at(4) };
         let ended = Event::Finished { outcome: Outcome::Failed, error: None, at: at(3) };
-        let message = |message| Event::Received { n: 1, message, at: at(3) };
+        let message = |message: Message| Event::Received { n: 1, message, at: at(3) };
         let cases: Vec<(&str, i64, Vec<Event>)> = vec![
             ("start", 0, vec![]),
             ("perform {key}:a 1", 1, vec![started.clone()]),

@@ -21,7 +21,8 @@ pub const VERSION: &str = "1.0";
 /// `timeout_seconds` of a step that does not say.
 pub const STEP_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
-const SHORTEST: Duration = Duration::from_millis(1);
+/// Shortest time that a definition can name.
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
 /// What a run executes.
 #[derive(Debug)]
@@ -194,7 +195,7 @@ fn read_step(
         }
     });
     let kind_name = members.require("type").and_then(|value| members.string("type", value));
-    let kind = kind_name.and_then(|kind| StepKind::parse(kind, &mut members, &place));
+    let kind = kind_name.and_then(|kind| StepKind::parse(kind, &mut members, &place, limits));
     if kind_name.is_some_and(|kind| StepKind::NAMES.contains(&kind)) {
         // Without a known type nobody can say which members belong to it.
         members.finish();

@@ -81,6 +81,8 @@ failure_codes! {
     ToolFailed = "tool_failed",
     /// The tool's answer says what went wrong, and the step says `on_tool_error: fail`.
     ToolError = "tool_error",
+    /// Nobody answered what the tool asked, for longer than the step's `answer_timeout_seconds`.
+    AnswerTimeout = "answer_timeout",
     /// The plugin that the revision pins cannot be run here.
     PluginUnusable = "plugin_unusable",
     /// The process ended during the attempt and the step says `on_interrupt: fail`.

@@ -4,6 +4,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::ask::{Answer, Question, ToolState};
 use super::error::Failure;
 use super::path::StepPath;
 use super::plugin::{PluginDigest, Used};
@@ -33,6 +34,23 @@ pub enum Event {
         path: StepPath,
         /// What came out.
         output: Output,
+        /// When.
+        at: Timestamp,
+    },
+    /// A call of a tool ended in questions: it is resumed when they are answered, or at its time.
+    Asked {
+        /// Which step.
+        path: StepPath,
+        /// The questions.
+        questions: Vec<Question>,
+        /// What the tool wants to know when it is resumed. Never shown to a client.
+        #[serde(default, skip_serializing_if = "ToolState::is_empty")]
+        state: ToolState,
+        /// When it is resumed at the latest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        resume_at: Option<Timestamp>,
+        /// What the call used.
+        used: Used,
         /// When.
         at: Timestamp,
     },
@@ -162,13 +180,20 @@ impl ToolOutput {
 }
 
 /// What arrives for a run from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
     /// Stop the run.
     Cancel,
     /// Continue a failed run from its failed step.
     Redrive,
+    /// What came to a question.
+    Answer {
+        /// The step whose tool asked.
+        step: StepPath,
+        /// What came.
+        answer: Answer,
+    },
 }
 
 /// How a run ended.
@@ -202,7 +227,11 @@ impl Event {
     pub fn is_durable(&self) -> bool {
         match self {
             Self::Started { .. } | Self::Attempted { .. } | Self::Skipped { .. } | Self::Interrupted { .. } => false,
-            Self::Completed { .. } | Self::Failed { .. } | Self::Received { .. } | Self::Finished { .. } => true,
+            Self::Completed { .. }
+            | Self::Asked { .. }
+            | Self::Failed { .. }
+            | Self::Received { .. }
+            | Self::Finished { .. } => true,
         }
     }
 

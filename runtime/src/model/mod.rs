@@ -4,6 +4,7 @@
 //! numbers and limits come in as parameters, so that the same journal always folds to the same state and a
 //! re-evaluated expression gives the same value. `tests/tidy.rs` checks that nothing here calls another room.
 
+pub mod ask;
 pub mod context;
 pub mod decide;
 pub mod definition;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
+use super::ask::{Question, Round, ToolState};
 use super::error::{Failure, FailureCode};
 use super::journal::{Event, Message, Outcome, Output, Then, json_size_bytes};
 use super::path::StepPath;
@@ -17,6 +18,8 @@ pub enum Phase {
     Running,
     /// The next attempt may begin at this time.
     Retrying(Timestamp),
+    /// Its tool has asked, and is resumed when the round is over.
+    Asking,
     /// Done, with an output.
     Completed,
     /// Its `if` was false.
@@ -49,6 +52,8 @@ pub struct StepState {
     pub error: Option<Failure>,
     /// `mcp_tool`: what the last attempt used.
     pub used: Option<Used>,
+    /// `mcp_tool`: the last round of questions of the call that is not over.
+    pub round: Option<Round>,
 }
 
 /// The state of a run.
@@ -66,7 +71,7 @@ pub struct RunState {
     pub cancel: bool,
     /// How often a person continued it after a failure: a part of the steps' idempotency keys.
     pub redrives: u32,
-    /// Sum of the outputs, in bytes of JSON text.
+    /// Sum of the outputs, and of what tools asked, in bytes of JSON text.
     pub output_bytes: usize,
     /// How it ended, if it did.
     pub outcome: Option<Outcome>,
@@ -118,6 +123,9 @@ impl RunState {
             }
             Event::Attempted { path, attempt, at } => self.attempted(path, *attempt, *at)?,
             Event::Completed { path, output, at } => self.completed(path, output, *at)?,
+            Event::Asked { path, questions, state, resume_at, used, at } => {
+                self.asked(path, (questions, state, *resume_at), used, *at)?;
+            }
             Event::Skipped { path, at } => {
                 self.open_step(path, *at)?;
                 self.settle(path, Phase::Skipped, *at);
@@ -137,7 +145,7 @@ impl RunState {
                 }
                 self.after(path, *then, *at);
             }
-            Event::Received { n, message, at } => self.received(*n, *message, *at)?,
+            Event::Received { n, message, at } => self.received(*n, message, *at)?,
             Event::Finished { outcome, error, at } => self.finished(*outcome, error.clone(), *at),
         }
         Ok(())
@@ -161,6 +169,39 @@ impl RunState {
         Ok(())
     }
 
+    fn asked(
+        &mut self,
+        path: &StepPath,
+        (questions, state, resume_at): (&[Question], &ToolState, Option<Timestamp>),
+        used: &Used,
+        at: Timestamp,
+    ) -> Result<(), IllegalTransition> {
+        let Some(step) = self.steps.get_mut(path).filter(|step| step.phase == Phase::Running) else {
+            return illegal(format!("`{path}` asked but was not running"));
+        };
+        let (number, earlier) = match step.round.take() {
+            Some(Round { number, questions, mut earlier, .. }) => {
+                earlier.extend(questions.iter().map(|question| question.key.clone()));
+                (number + 1, earlier)
+            }
+            None => (1, Vec::new()),
+        };
+        step.round = Some(Round {
+            number,
+            questions: Arc::new(questions.to_vec()),
+            state: Arc::new(state.clone()),
+            answers: Vec::new(),
+            asked_at: at,
+            resume_at,
+            earlier,
+        });
+        step.phase = Phase::Asking;
+        step.used = Some(used.clone());
+        step.error = None;
+        self.output_bytes += json_size_bytes(&questions) + json_size_bytes(state);
+        Ok(())
+    }
+
     fn completed(&mut self, path: &StepPath, output: &Output, at: Timestamp) -> Result<(), IllegalTransition> {
         let step = self.open_step(path, at)?;
         step.output = Some(Arc::new(output.clone()));
@@ -171,7 +212,7 @@ impl RunState {
         Ok(())
     }
 
-    fn received(&mut self, n: u32, message: Message, at: Timestamp) -> Result<(), IllegalTransition> {
+    fn received(&mut self, n: u32, message: &Message, at: Timestamp) -> Result<(), IllegalTransition> {
         if n != self.received + 1 {
             return illegal(format!("message {n} follows message {}", self.received));
         }
@@ -180,6 +221,16 @@ impl RunState {
             // One that came too late says nothing about what a redrive begins.
             Message::Cancel if self.outcome.is_some() => {}
             Message::Cancel => self.cancel = true,
+            Message::Answer { step, answer } => {
+                let asking = self.steps.get_mut(step).filter(|step| step.phase == Phase::Asking);
+                // One that came too late, or a second one, changes nothing.
+                if let Some(round) = asking.and_then(|step| step.round.as_mut())
+                    && round.question(&answer.key).is_some()
+                    && round.answer(&answer.key).is_none()
+                {
+                    round.answers.push(answer.clone());
+                }
+            }
             Message::Redrive => {
                 self.redrives += 1;
                 self.clock_from = Some(at);
@@ -192,6 +243,8 @@ impl RunState {
                     step.failures = 0;
                     step.unsettled = false;
                     step.finished_at = None;
+                    // The call begins anew.
+                    step.round = None;
                 }
             }
         }
@@ -200,7 +253,7 @@ impl RunState {
 
     fn finished(&mut self, outcome: Outcome, error: Option<Failure>, at: Timestamp) {
         for step in self.steps.values_mut() {
-            if matches!(step.phase, Phase::Running | Phase::Retrying(_)) {
+            if matches!(step.phase, Phase::Running | Phase::Retrying(_) | Phase::Asking) {
                 step.phase = Phase::Abandoned;
                 step.finished_at = Some(at);
             }
@@ -221,9 +274,10 @@ impl RunState {
             output: None,
             error: None,
             used: None,
+            round: None,
         });
         match step.phase {
-            Phase::Running | Phase::Retrying(_) => Ok(step),
+            Phase::Running | Phase::Retrying(_) | Phase::Asking => Ok(step),
             phase => illegal(format!("`{path}` has come to its end already ({phase:?})")),
         }
     }

@@ -3,12 +3,14 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::error::{Failure, FailureCode};
 use super::expression::{Place, Scope};
+use super::limits::Limits;
 use super::reader::{Members, join, kind_of};
 use super::template::{Template, plain_text};
 use super::tool::ToolStep;
@@ -38,12 +40,21 @@ impl StepKind {
         }
     }
 
+    /// Longest wait for answers to what the step's tool asks; none: as long as the run may take.
+    #[must_use]
+    pub fn answer_timeout(&self) -> Option<Duration> {
+        match self {
+            Self::McpTool(step) => step.answer_timeout,
+            Self::Http(_) | Self::PersistSnapshot(_) => None,
+        }
+    }
+
     /// Parses the members that belong to the kind `name`; common members have been taken already.
-    pub fn parse(name: &str, members: &mut Members<'_>, place: &Place<'_>) -> Option<Self> {
+    pub fn parse(name: &str, members: &mut Members<'_>, place: &Place<'_>, limits: &Limits) -> Option<Self> {
         match name {
             "http" => HttpStep::parse(members, place).map(|step| Self::Http(Box::new(step))),
             "persist_snapshot" => SnapshotStep::parse(members, place).map(Self::PersistSnapshot),
-            "mcp_tool" => ToolStep::parse(members, place).map(|step| Self::McpTool(Box::new(step))),
+            "mcp_tool" => ToolStep::parse(members, place, limits).map(|step| Self::McpTool(Box::new(step))),
             _ => {
                 members.fault("type", format!("must be `http`, `persist_snapshot` or `mcp_tool`, not `{name}`"));
                 None

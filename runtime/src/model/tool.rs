@@ -1,9 +1,13 @@
 //! The `mcp_tool` step: which tool of which plugin it names, and what it calls it with.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
+use super::definition::SHORTEST;
 use super::error::{Failure, FailureCode};
 use super::expression::{Place, Scope};
+use super::limits::Limits;
 use super::plugin::PluginRef;
 use super::reader::{Members, kind_of};
 use super::template::Template;
@@ -28,6 +32,8 @@ pub struct ToolStep {
     /// The plugin; `None` is whichever one offers such a tool.
     pub plugin: Option<PluginRef>,
     on_tool_error: OnToolError,
+    /// Longest wait for answers to what the tool asks; none: as long as the run may take.
+    pub answer_timeout: Option<Duration>,
     input: Template,
 }
 
@@ -44,7 +50,7 @@ pub struct ToolCall {
 
 impl ToolStep {
     /// Parses the members of an `mcp_tool` step.
-    pub fn parse(members: &mut Members<'_>, place: &Place<'_>) -> Option<Self> {
+    pub fn parse(members: &mut Members<'_>, place: &Place<'_>, limits: &Limits) -> Option<Self> {
         let tool = members.require("tool_name").and_then(|value| {
             let name = members.string("tool_name", value)?;
             if name.is_empty() || name.len() > TOOL_NAME_MAX_BYTES {
@@ -65,6 +71,7 @@ impl ToolStep {
                 None
             }
         });
+        let answer_timeout = members.seconds("answer_timeout_seconds", SHORTEST, limits.run_timeout_max);
         let input = match members.take("input") {
             None => Some(Template::Literal(Value::Object(Map::new()))),
             Some(value) => {
@@ -86,6 +93,7 @@ impl ToolStep {
                 Some(plugin) => Some(plugin?),
             },
             on_tool_error: on_tool_error.unwrap_or(Some(OnToolError::Continue))?,
+            answer_timeout,
             input: input?,
         })
     }

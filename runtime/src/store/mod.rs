@@ -31,6 +31,7 @@ mod runs;
 mod secrets;
 mod sql;
 mod sqlite;
+mod tables;
 mod transfer;
 mod versions;
 mod workflows;

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use weir_host::plugin::{Answer, Call, Denial, Fault, FaultClass, LogLevel, Reach, Report, Tape, Uses};
+use weir_host::plugin::{Answer, Call, Denial, Fault, FaultClass, LogLevel, Outcome, Reach, Report, Tape, Uses};
 
 use super::Tools;
+use super::ask;
 use super::loaded::{Loaded, Schemas, Unready};
 use super::recorded::Recorded;
 use super::schema::Schema;
+use crate::model::ask::{Reply, Resumption};
 use crate::model::error::{AttemptFailure, FailureCode};
 use crate::model::id::RunId;
 use crate::model::journal::{Output, ToolOutput};
@@ -33,6 +35,8 @@ pub struct Caller {
     pub attempt: u32,
     /// The same for all attempts of the step.
     pub idempotency_key: String,
+    /// After questions: how the call goes on.
+    pub resumed: Option<Resumption>,
     /// Longest time of the call, from when it begins to run.
     pub timeout: Duration,
 }
@@ -42,11 +46,13 @@ impl Tools {
     ///
     /// # Errors
     /// How the call failed, and whether another one may help.
-    pub async fn call(&self, digest: PluginDigest, call: &ToolCall, by: Caller) -> Result<Output, AttemptFailure> {
+    pub async fn call(&self, digest: PluginDigest, call: &ToolCall, by: Caller) -> Result<Reply, AttemptFailure> {
         let unready = |error: Unready| unready(digest, &error);
         let plugin = self.load(digest).await.map_err(unready)?;
         let reach = self.reach(&plugin).await.map_err(unready)?;
-        let tape = self.book.wants_call(digest).then(|| Arc::new(Tape::recording()));
+        // What a resumed call does depends on the state that the tool left, which nobody is shown.
+        let wanted = by.resumed.is_none() && self.book.wants_call(digest);
+        let tape = wanted.then(|| Arc::new(Tape::recording()));
         let attempt = by.attempt;
         let (result, uses) = plugin.call(call, by, reach, tape.clone()).await;
         self.book.note(digest, &uses);
@@ -59,14 +65,15 @@ impl Tools {
 
 impl Loaded {
     /// Calls a tool of this plugin, which may reach so much. Dropping the future gives the call up. Answers the step's
-    /// output, or how the call failed and whether another one may help; and what was used of the rights.
+    /// output or the tool's questions, or how the call failed and whether another one may help; and what was used of the
+    /// rights.
     pub async fn call(
         &self,
         call: &ToolCall,
         by: Caller,
         reach: Arc<Reach>,
         tape: Option<Arc<Tape>>,
-    ) -> (Result<Output, AttemptFailure>, Uses) {
+    ) -> (Result<Reply, AttemptFailure>, Uses) {
         let mut uses = Uses::default();
         (self.call_noting(call, by, (reach, tape), &mut uses).await, uses)
     }
@@ -77,7 +84,7 @@ impl Loaded {
         by: Caller,
         (reach, tape): (Arc<Reach>, Option<Arc<Tape>>),
         uses: &mut Uses,
-    ) -> Result<Output, AttemptFailure> {
+    ) -> Result<Reply, AttemptFailure> {
         let digest = self.digest;
         let Some(schemas) = self.tools.get(&call.tool) else {
             let message = format!("the plugin {digest} has no tool named `{}`", call.tool);
@@ -99,6 +106,7 @@ impl Loaded {
                 step: by.step,
                 attempt: by.attempt,
                 idempotency_key: by.idempotency_key,
+                resumed: by.resumed.map(ask::resumption),
                 timeout: by.timeout,
                 reach,
                 tape,
@@ -114,9 +122,16 @@ impl Loaded {
             secrets: report.uses.secrets.iter().cloned().collect(),
         };
         let checked = async {
-            let answer = report.outcome.map_err(|fault| failure(&fault))?;
-            self.check(&answer, schemas, timeout).await?;
-            output(answer, call, digest, used.clone())
+            match report.outcome.map_err(|fault| failure(&fault))? {
+                Outcome::Done(answer) => {
+                    self.check(&answer, schemas, timeout).await?;
+                    output(answer, call, digest, used.clone()).map(Reply::Output)
+                }
+                Outcome::Asked(asked) => {
+                    let broken = |message| AttemptFailure::permanent(FailureCode::ToolContractBroken, message);
+                    ask::asked(asked, used.clone()).map(Reply::Asked).map_err(broken)
+                }
+            }
         };
         checked.await.map_err(|failed| AttemptFailure { used: Some(Box::new(used.clone())), ..failed })
     }

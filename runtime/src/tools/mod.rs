@@ -7,6 +7,7 @@
 //! `tests/it/sandbox.rs` show all of it with real guests.
 
 mod adopt;
+mod ask;
 mod call;
 mod count;
 mod examine;
@@ -32,6 +33,7 @@ use crate::store::Store;
 use crate::vault::Vault;
 
 pub use adopt::Adopted;
+pub use ask::answer_faults;
 pub use call::Caller;
 pub use examine::{Examined, examine};
 pub use loaded::{Loaded, read_request};

@@ -10,6 +10,7 @@ use weir_host::plugin::{Denial, Exchange, Reach, Tape};
 
 use super::call::Caller;
 use super::loaded::Loaded;
+use crate::model::ask::Reply;
 use crate::model::definition::STEP_TIMEOUT_DEFAULT;
 use crate::model::error::AttemptFailure;
 use crate::model::id::RunId;
@@ -43,6 +44,8 @@ pub struct Recorded {
 pub enum Outcome {
     /// The answer: `result`, `content`, `is_error` and, where there is one, `_meta`.
     Answer(Value),
+    /// The questions that the tool asks instead of answering.
+    Questions(Value),
     /// The failure: `code` and `message`.
     Failure(Value),
 }
@@ -59,9 +62,10 @@ fn is_first(attempt: &u32) -> bool {
 impl Recorded {
     /// What is kept of a call.
     #[must_use]
-    pub fn of(call: &ToolCall, attempt: u32, tape: &Tape, result: &Result<Output, AttemptFailure>) -> Self {
+    pub fn of(call: &ToolCall, attempt: u32, tape: &Tape, result: &Result<Reply, AttemptFailure>) -> Self {
         let (outcome, used) = match result {
-            Ok(output) => (Outcome::Answer(answer(output)), output.tool.as_ref().map(|tool| &tool.used)),
+            Ok(Reply::Output(output)) => (Outcome::Answer(answer(output)), output.tool.as_ref().map(|tool| &tool.used)),
+            Ok(Reply::Asked(asked)) => (Outcome::Questions(json!(asked.questions)), Some(&asked.used)),
             Err(failed) => {
                 let failure = json!({"code": failed.failure.code.as_str(), "message": failed.failure.message});
                 (Outcome::Failure(failure), failed.used.as_deref())
@@ -118,6 +122,7 @@ impl Loaded {
             step: "replay".to_owned(),
             attempt: recorded.attempt,
             idempotency_key: format!("{run}:replay"),
+            resumed: None,
             timeout: STEP_TIMEOUT_DEFAULT,
         };
         let tape = Arc::new(Tape::playing(recorded.http.clone()));

@@ -39,7 +39,7 @@ pub fn state(run: &RunFacts, def: &Definition, state: &RunState, seq: u64, waits
         let known = state.steps.get(&step.path)?;
         let status = match known.phase {
             Phase::Running => "RUNNING",
-            Phase::Retrying(_) => "WAITING",
+            Phase::Retrying(_) | Phase::Asking => "WAITING",
             Phase::Completed => "SUCCEEDED",
             Phase::Skipped => "SKIPPED",
             Phase::Failed => "FAILED",

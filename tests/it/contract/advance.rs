@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use weir::clock::Clock as _;
+use weir::model::ask::{Answer, AnswerAction};
 use weir::model::error::FailureCode;
 use weir::model::id::RunId;
 use weir::model::journal::{Message, Outcome};
+use weir::model::path::StepPath;
 use weir::store::{Appended, Next, Sent, Status};
 
 use super::{Database, LEASE, written};
@@ -73,6 +75,28 @@ pub(super) async fn a_message_makes_a_waiting_run_due_at_once(db: Database) {
     assert_eq!(again.inbox, 1);
     assert_eq!(db.store.messages(run, 0).await.expect("readable"), [(1, Message::Cancel)]);
     assert_eq!(db.store.messages(run, 1).await.expect("readable"), []);
+}
+
+pub(super) async fn the_first_answer_to_a_question_counts(db: Database) {
+    let run = db.create(1).await;
+    let answer = |key: &str, action| Answer { key: key.to_owned(), action, content: None };
+    let send = async |redrives, answer: Answer| {
+        db.store.send_answer(run, redrives, StepPath::top("a"), answer).await.expect("answered")
+    };
+    let key = "a key\0 with everything";
+    let yes = answer(key, AnswerAction::Accept);
+    // Whoever is first counts, also when two come at once.
+    let (one, other) = tokio::join!(send(0, yes.clone()), send(0, yes.clone()));
+    assert!(matches!((one, other), (Sent::Delivered(_), Sent::Delivered(_))));
+    let (one, other) =
+        tokio::join!(send(0, answer("b", AnswerAction::Accept)), send(0, answer("b", AnswerAction::Cancel)));
+    assert_eq!(usize::from(matches!(one, Sent::Answered)) + usize::from(matches!(other, Sent::Answered)), 1);
+    assert!(matches!(send(0, answer(key, AnswerAction::Decline)).await, Sent::Answered));
+    assert!(matches!(send(1, answer(key, AnswerAction::Decline)).await, Sent::Delivered(_)));
+    let messages = db.store.messages(run, 0).await.expect("readable");
+    assert_eq!(messages.iter().map(|(n, _)| *n).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(messages[0].1, Message::Answer { step: StepPath::top("a"), answer: yes });
+    assert_eq!(db.claim(run).await.expect("due").inbox, 3);
 }
 
 pub(super) async fn a_message_that_came_before_a_wait_is_not_slept_over(db: Database) {

@@ -63,7 +63,7 @@ macro_rules! contract {
                 a_created_run_is_there_and_queued, one_key_makes_one_run, what_is_switched_off_or_changed_makes_no_run, a_run_may_begin_with_its_creation, a_batch_of_creations_is_all_there,
                 a_claim_excludes_every_other_until_its_lease_ends, an_append_needs_the_claim_and_its_sequence,
                 a_repeated_append_is_written_once, a_wait_gives_the_claim_back_until_its_time,
-                a_message_makes_a_waiting_run_due_at_once, a_message_that_came_before_a_wait_is_not_slept_over,
+                a_message_makes_a_waiting_run_due_at_once, a_message_that_came_before_a_wait_is_not_slept_over, the_first_answer_to_a_question_counts,
                 a_finished_run_is_never_claimed, only_a_failed_run_is_opened_again,
                 claims_without_progress_make_a_suspect, a_release_counts_no_interruption,
                 suspects_are_claimed_one_at_a_time_and_by_themselves, due_runs_are_claimed_the_longest_due_first,

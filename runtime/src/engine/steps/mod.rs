@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use weir_host::egress::Egress;
 
 use crate::meter::meter;
+use crate::model::ask::Reply;
 use crate::model::decide::{Call, Effect};
 use crate::model::error::AttemptFailure;
 use crate::model::id::RunId;
-use crate::model::journal::Output;
 use crate::model::plugin::ToolLock;
 use crate::tools::Tools;
 
@@ -49,13 +49,20 @@ impl Performer {
     ///
     /// # Errors
     /// How the attempt failed, and whether another one may help.
-    pub async fn perform(&self, run: RunId, effect: &Effect, lock: &ToolLock) -> Result<Output, AttemptFailure> {
+    pub async fn perform(&self, run: RunId, effect: &Effect, lock: &ToolLock) -> Result<Reply, AttemptFailure> {
         let began = Instant::now();
         let (kind, result) = match &effect.call {
-            Call::Http(call) => ("http", http::perform(&self.egress, &self.tools.secrets, effect, call).await),
+            Call::Http(call) => {
+                let output = http::perform(&self.egress, &self.tools.secrets, effect, call).await;
+                ("http", output.map(Reply::Output))
+            }
             Call::Tool(call) => ("mcp_tool", tool::perform(&self.tools, run, effect, call, lock).await),
         };
-        let what = result.as_ref().err().map_or("ok", |failed| failed.failure.code.as_str());
+        let what = match &result {
+            Ok(Reply::Output(_)) => "ok",
+            Ok(Reply::Asked(_)) => "asked",
+            Err(failed) => failed.failure.code.as_str(),
+        };
         meter().attempted(kind, what, began.elapsed());
         result
     }

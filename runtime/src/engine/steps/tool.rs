@@ -1,9 +1,9 @@
 //! The `mcp_tool` step: one call of a tool, in the sandbox.
 
+use crate::model::ask::Reply;
 use crate::model::decide::Effect;
 use crate::model::error::{AttemptFailure, FailureCode};
 use crate::model::id::RunId;
-use crate::model::journal::Output;
 use crate::model::plugin::ToolLock;
 use crate::model::tool::ToolCall;
 use crate::tools::{Caller, Tools};
@@ -15,7 +15,7 @@ pub(super) async fn perform(
     effect: &Effect,
     call: &ToolCall,
     lock: &ToolLock,
-) -> Result<Output, AttemptFailure> {
+) -> Result<Reply, AttemptFailure> {
     let step = effect.path.to_string();
     let Some(digest) = lock.get(&step) else {
         let message = "the revision does not say which plugin the step calls";
@@ -26,6 +26,7 @@ pub(super) async fn perform(
         step,
         attempt: effect.attempt,
         idempotency_key: effect.idempotency_key.clone(),
+        resumed: effect.resumed.as_deref().cloned(),
         timeout: effect.timeout,
     };
     tools.call(*digest, call, by).await

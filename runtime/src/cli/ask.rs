@@ -1,0 +1,48 @@
+//! Answers that an author gives a tool on the command line.
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use super::printable;
+use crate::model::ask::{Answer, AnswerAction, Asked, Resumption};
+use crate::tools::answer_faults;
+
+/// Reads `KEY=ANSWER`, where ANSWER is the content as JSON, or an action without one.
+pub(super) fn read(text: &str) -> anyhow::Result<Answer> {
+    let (key, answer) = text.split_once('=').context("--answer must be like KEY='{\"approved\": true}'")?;
+    let bare = |action| Ok(Answer { key: key.to_owned(), action, content: None });
+    match answer {
+        "accept" => bare(AnswerAction::Accept),
+        "decline" => bare(AnswerAction::Decline),
+        "cancel" => bare(AnswerAction::Cancel),
+        json => {
+            let content: Value = serde_json::from_str(json)
+                .with_context(|| format!("--answer {key}: is not JSON, and not `accept`, `decline` or `cancel`"))?;
+            Ok(Answer { key: key.to_owned(), action: AnswerAction::Accept, content: Some(content) })
+        }
+    }
+}
+
+/// How a call goes on that asks, given these answers; nothing when not all that it asks is answered. A pause is not
+/// waited for.
+pub(super) fn resumption(asked: &Asked, answers: &[Answer], round: u32) -> anyhow::Result<Option<Resumption>> {
+    let mut given = Vec::new();
+    for question in &asked.questions {
+        eprintln!("asks {}: {}", printable(&question.key), printable(&question.message));
+        let Some(answer) = answers.iter().find(|answer| answer.key == question.key) else { continue };
+        if let Some(fault) = answer_faults(question, answer, "").first() {
+            bail!("--answer {}: {} {}", answer.key, fault.pointer, fault.message);
+        }
+        given.push(answer.clone());
+    }
+    if let Some(time) = asked.resume_after {
+        eprintln!("goes on after {} seconds at the latest; here it does at once", time.as_secs_f64());
+    }
+    let goes_on = given.len() == asked.questions.len() || asked.resume_after.is_some();
+    if !goes_on {
+        let open = asked.questions.iter().find(|question| !given.iter().any(|answer| answer.key == question.key));
+        let key = open.map_or("KEY", |question| question.key.as_str());
+        eprintln!("the call waits for an answer: give it with --answer {}=ANSWER", printable(key));
+    }
+    Ok(goes_on.then(|| Resumption { state: asked.state.clone(), answers: given, round }))
+}

@@ -1,0 +1,224 @@
+//! Tools that ask: the run waits, durably and without taking anything, and goes on with the answers.
+
+use serde_json::{Value, json};
+use weir_tests::cluster::Cluster;
+use weir_tests::process::{Answer, Weir};
+use weir_tests::within;
+
+fn ask(more: &Value) -> Value {
+    let mut step =
+        json!({"type": "mcp_tool", "name": "ask", "tool_name": "approve", "input": {"question": "Deploy 7?"}});
+    for (name, value) in more.as_object().expect("members") {
+        step[name] = value.clone();
+    }
+    json!([step, {"type": "persist_snapshot", "name": "kept", "if": "steps.ask.result.approved"}])
+}
+
+async fn asking(weir: &Weir, more: &Value) -> String {
+    let run = weir.run(&weir.workflow(&ask(more)).await, &Value::Null).await;
+    weir.asked(&run, "ask").await;
+    run
+}
+
+async fn give(weir: &Weir, run: &str, answer: &Value) -> Answer {
+    weir.post(&format!("/runs/{run}/answers"), answer).await
+}
+
+fn accept(key: &str, content: &Value) -> Value {
+    json!({"step": "ask", "key": key, "action": "accept", "content": content})
+}
+
+fn yes() -> Value {
+    accept("approval", &json!({"approved": true, "comment": "after lunch"}))
+}
+
+/// Waits until nobody drives the run, whatever died meanwhile: it takes nothing then.
+async fn is_waiting(weir: &Weir, run: &str) {
+    within(&format!("run {run} to wait"), async {
+        while weir.get(&format!("/runs/{run}")).await.expect(200)["status"] != "WAITING" {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_question_is_shown_answered_once_and_the_run_goes_on() {
+    let weir = Weir::start(&[]).await;
+    weir.example("approve").await;
+    let run = asking(&weir, &json!({})).await;
+    let step = weir.steps(&run).await[0].clone();
+    assert_eq!((&step["status"], &step["result"], &step["attempts"]), (&json!("WAITING"), &Value::Null, &json!(1)));
+    assert!(step["used"]["fuel"].as_u64() > Some(1000), "{step}");
+    let question = &step["questions"][0];
+    assert_eq!((&question["key"], &question["mode"]), (&json!("approval"), &json!("form")));
+    assert_eq!((&question["message"], &question["answered"]), (&json!("Deploy 7?"), &json!(false)));
+    assert_eq!((&question["answer_by"], &question["url"]), (&Value::Null, &Value::Null));
+    let fields = question["schema"]["properties"].as_object().expect("fields");
+    assert_eq!(fields.keys().collect::<Vec<_>>(), ["approved", "comment"]);
+
+    // What does not fit is refused with its place, and nothing is changed.
+    for (wrong, pointer) in [
+        (accept("approval", &json!({"approved": "yes", "comment": ""})), "/content/approved"),
+        (accept("approval", &json!({"approved": true, "comment": "", "sure": 1})), "/content/sure"),
+        (accept("approval", &json!({"approved": true, "comment": "x".repeat(70_000)})), "/content"),
+        (json!({"step": "ask", "key": "approval", "action": "accept"}), "/content"),
+        (json!({"step": "ask", "key": "approval", "action": "decline", "content": {}}), "/content"),
+        (json!({"step": "ask", "key": "approval", "action": "shrug"}), "/action"),
+        (json!({"step": "ask", "key": "approval", "action": "decline", "by": "Ada"}), "/by"),
+    ] {
+        let refused = give(&weir, &run, &wrong).await.expect(422);
+        assert_eq!((&refused["code"], &refused["errors"][0]["pointer"]), (&json!("invalid_request"), &json!(pointer)));
+    }
+    for (step, key) in [("other", "approval"), ("kept", "approval"), ("ask", "other")] {
+        let wrong = json!({"step": step, "key": key, "action": "decline"});
+        assert_eq!(give(&weir, &run, &wrong).await.expect(409)["code"], "nothing_asked");
+    }
+    is_waiting(&weir, &run).await;
+
+    assert_eq!(give(&weir, &run, &yes()).await.expect(202)["id"], json!(run));
+    assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
+    let steps = weir.steps(&run).await;
+    assert_eq!(steps[0]["result"], json!({"approved": true, "comment": "after lunch"}));
+    assert_eq!(
+        (&steps[0]["attempts"], &steps[0]["questions"], &steps[1]["status"]),
+        (&json!(2), &Value::Null, &json!("SUCCEEDED"))
+    );
+    assert_eq!(give(&weir, &run, &yes()).await.expect(409)["code"], "run_finished");
+}
+
+#[tokio::test]
+async fn the_journal_has_questions_and_answers_and_not_what_the_tool_remembers() {
+    let weir = Weir::start(&["plugin_calls_kept=10"]).await;
+    weir.example("approve").await;
+    let run = asking(&weir, &json!({})).await;
+    give(&weir, &run, &yes()).await.expect(202);
+    weir.finished(&run).await;
+    let journal = weir.get(&format!("/runs/{run}/journal")).await.expect(200);
+    let events: Vec<&Value> = journal["items"]
+        .as_array()
+        .expect("entries")
+        .iter()
+        .flat_map(|entry| entry["events"].as_array().expect("events"))
+        .collect();
+    let names: Vec<&str> = events.iter().filter_map(|event| event["event"].as_str()).collect();
+    assert_eq!(names[..5], ["started", "attempted", "asked", "received", "attempted"], "{journal}");
+    assert_eq!(events[3]["message"]["answer"]["answer"]["content"]["comment"], "after lunch");
+    assert_eq!((&events[2]["questions"][0]["key"], &events[2]["state"]), (&json!("approval"), &Value::Null));
+    // Of the calls only the first is kept: the other one depends on what the tool remembers.
+    let calls = within("a kept call", async {
+        loop {
+            let calls = weir.get("/plugins/approve/calls").await.expect(200)["items"].clone();
+            if calls != json!([]) {
+                return calls;
+            }
+        }
+    })
+    .await;
+    assert_eq!(calls.as_array().map(Vec::len), Some(1), "{calls}");
+    assert_eq!(calls[0]["outcome"]["questions"][0]["key"], "approval", "{calls}");
+}
+
+#[tokio::test]
+async fn who_says_no_or_nothing_is_told_to_the_tool() {
+    let weir = Weir::start(&[]).await;
+    weir.example("approve").await;
+    for action in ["decline", "cancel"] {
+        let run = asking(&weir, &json!({})).await;
+        give(&weir, &run, &json!({"step": "ask", "key": "approval", "action": action})).await.expect(202);
+        assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
+        let steps = weir.steps(&run).await;
+        assert_eq!(
+            (&steps[0]["result"]["approved"], &steps[1]["status"]),
+            (&json!(false), &json!("SKIPPED")),
+            "{action}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn several_are_asked_at_once_and_the_first_answer_of_each_counts() {
+    let weir = Weir::start(&[]).await;
+    weir.example("approve").await;
+    let all = |more: Value| {
+        let mut input = json!({"question": "Deploy?", "approvers": ["Ada", "Grace"]});
+        input.as_object_mut().expect("members").extend(more.as_object().expect("members").clone());
+        json!({"tool_name": "approve_by_all", "input": input})
+    };
+    let said = |comment: &str| json!({"approved": true, "comment": comment});
+    let run = asking(&weir, &all(json!({}))).await;
+    let first = accept("Ada", &said("first"));
+    give(&weir, &run, &first).await.expect(202);
+    // Repeating it is answered as it was; something else is not.
+    give(&weir, &run, &first).await.expect(202);
+    assert_eq!(give(&weir, &run, &accept("Ada", &said("second"))).await.expect(409)["code"], "already_answered");
+    is_waiting(&weir, &run).await;
+    give(&weir, &run, &accept("Grace", &said("too"))).await.expect(202);
+    weir.finished(&run).await;
+    assert_eq!(weir.steps(&run).await[0]["result"], json!({"approved": true, "by": ["Ada", "Grace"]}));
+
+    // A tool with patience goes on with what came.
+    let run = weir.run(&weir.workflow(&ask(&all(json!({"within_seconds": 0.2})))).await, &Value::Null).await;
+    assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
+    assert_eq!(weir.steps(&run).await[0]["result"], json!({"approved": false, "by": []}));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_longer_than_the_step_says_and_a_redrive_asks_again() {
+    let weir = Weir::start(&[]).await;
+    weir.example("approve").await;
+    let run = weir.run(&weir.workflow(&ask(&json!({"answer_timeout_seconds": 0.2}))).await, &Value::Null).await;
+    let finished = weir.finished(&run).await;
+    assert_eq!((&finished["status"], &finished["error"]["code"]), (&json!("FAILED"), &json!("answer_timeout")));
+    crate::errors::failure("answer_timeout", &finished["error"]);
+    weir.post(&format!("/runs/{run}/redrive"), &Value::Null).await.expect(202);
+    weir.finished(&run).await;
+    let journal = weir.get(&format!("/runs/{run}/journal")).await.expect(200).to_string();
+    assert_eq!(journal.matches(r#""event":"asked""#).count(), 2, "{journal}");
+    let never = weir_tests::definition(&ask(&json!({"answer_timeout_seconds": 0})));
+    let refused = weir.post("/workflows", &json!({"name": "x", "definition": never})).await;
+    assert_eq!(refused.expect(422)["errors"][0]["pointer"], "/definition/steps/0/answer_timeout_seconds");
+}
+
+#[tokio::test]
+async fn a_run_that_waits_for_an_answer_can_be_canceled() {
+    let weir = Weir::start(&[]).await;
+    weir.example("approve").await;
+    let run = asking(&weir, &json!({})).await;
+    weir.post(&format!("/runs/{run}/cancel"), &Value::Null).await.expect(202);
+    assert_eq!(weir.finished(&run).await["status"], "CANCELED");
+    assert_eq!(weir.steps(&run).await[0]["status"], "CANCELED");
+    assert_eq!(give(&weir, &run, &yes()).await.expect(409)["code"], "run_finished");
+}
+
+#[tokio::test]
+async fn questions_and_answers_survive_kill_9() {
+    let mut weir = Weir::start(&[]).await;
+    weir.example("approve").await;
+    let run = asking(&weir, &json!({})).await;
+    weir.kill();
+    weir.restart().await;
+    is_waiting(&weir, &run).await;
+    assert_eq!(weir.asked(&run, "ask").await[0]["key"], "approval");
+    give(&weir, &run, &yes()).await.expect(202);
+    // What was acknowledged counts, whether the run has seen it or not.
+    weir.kill();
+    weir.restart().await;
+    assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
+    assert_eq!(weir.steps(&run).await[0]["result"], json!({"approved": true, "comment": "after lunch"}));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_process_asks_another_takes_the_answer_and_a_third_goes_on() {
+    let cluster = Cluster::start().await;
+    let (api, mut worker) = tokio::join!(cluster.weir("api", &[]), cluster.weir("worker", &[]));
+    api.example("approve").await;
+    let run = asking(&api, &json!({})).await;
+    worker.kill();
+    is_waiting(&api, &run).await;
+    give(&api, &run, &yes()).await.expect(202);
+    give(&api, &run, &yes()).await.expect(202);
+    let no = json!({"step": "ask", "key": "approval", "action": "decline"});
+    assert_eq!(give(&api, &run, &no).await.expect(409)["code"], "already_answered");
+    let _another = cluster.weir("worker", &[]).await;
+    assert_eq!(api.finished(&run).await["status"], "SUCCEEDED");
+    assert_eq!(api.steps(&run).await[0]["result"]["comment"], "after lunch");
+}
