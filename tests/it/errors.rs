@@ -266,8 +266,9 @@ async fn failures_of_steps_name_their_code_and_the_limit() {
     let run = weir.run(&created.text("id"), &Value::Null).await;
     failure("run_timeout", &weir.finished(&run).await["error"]);
     // `interrupted` and `quarantined` are shown where processes are killed, `unreadable` and `plugin_unusable` below,
-    // `invalid_tool_arguments` in plugins.rs, nine codes of tools in sandbox.rs, and `imported` in import.rs.
-    assert_eq!(FailureCode::ALL.len(), 12 + 2 + 2 + 1 + 9 + 1);
+    // `invalid_tool_arguments` in plugins.rs, nine codes of tools in sandbox.rs, `imported` in import.rs, and
+    // `answer_timeout` in ask.rs.
+    assert_eq!(FailureCode::ALL.len(), 12 + 2 + 2 + 1 + 9 + 1 + 1);
 }
 
 /// Keeps how a failure looks under its code's name. Outputs hold headers with a time in them: their size is left out.

@@ -2,6 +2,7 @@
 
 mod access;
 mod api;
+mod ask;
 mod author;
 mod cache;
 mod chaos;
@@ -21,9 +22,11 @@ mod grants;
 mod guests;
 mod import;
 mod kill;
+mod master_key;
 mod openapi;
 mod original;
 mod plugins;
 mod sandbox;
 mod shelf;
 mod signing;
+mod tutorial;

@@ -1,12 +1,14 @@
 //! Reshapes JSON between two steps of a workflow: pick out a list, keep some entries, rename and order what is in them.
 //!
-//! A place in a value is a JSON Pointer (RFC 6901), such as `/user/name`; the empty pointer is the whole value.
+//! A place in a value is a JSON Pointer (RFC 6901), such as `/user/name`; the empty pointer is the whole value. What has
+//! no single place is found by a JSONPath query (RFC 9535), such as `$..price`.
 
 mod condition;
 
 use std::cmp::Ordering;
 
 use condition::Condition;
+use serde_json_path::JsonPath;
 use weir_sdk::prelude::*;
 use weir_sdk::serde_json::Map;
 
@@ -31,6 +33,15 @@ struct Reshape {
     descending: bool,
     /// Most entries in the result. Needs `each`.
     limit: Option<usize>,
+}
+
+/// What to look for.
+#[weir_sdk::input]
+struct Query {
+    /// The value to look into.
+    data: Value,
+    /// A JSONPath query (RFC 9535), such as `$.orders[?@.total > 20].id`; without the functions `match` and `search`.
+    path: String,
 }
 
 weir_sdk::plugin! {
@@ -65,6 +76,14 @@ weir_sdk::plugin! {
         kept.truncate(input.limit.unwrap_or(usize::MAX));
         cx.log_with(weir_sdk::Level::Debug, "reshaped", json!({"entries": list.len(), "kept": kept.len()}));
         Ok(Json(kept.into_iter().map(shaped).collect()))
+    }
+
+    /// Finds all values that a JSONPath query selects, in the order in which it does.
+    #[tool(title = "Query JSON", read_only, idempotent, open_world = false)]
+    fn query(input: Query, _cx: &Context) -> Result<Json<Vec<Value>>, ToolError> {
+        let path = JsonPath::parse(&input.path)
+            .map_err(|error| ToolError::invalid_arguments(format!("/path: {} at character {}", error.message(), error.position())))?;
+        Ok(Json(path.query(&input.data).into_iter().cloned().collect()))
     }
 }
 
@@ -152,6 +171,21 @@ mod tests {
     fn one_value_is_reshaped_as_one_entry() {
         let answer = testing::call("reshape", json!({"data": orders(), "select": {"first": "/orders/0/id"}}));
         assert_eq!(answer.unwrap().structured, Some(json!({"first": 7})));
+    }
+
+    #[test]
+    fn a_query_finds_what_has_no_single_place() {
+        for (path, expected) in [
+            ("$.orders[?@.total > 20].id", json!([7, 10])),
+            ("$..name", json!(["Ada", "Grace", "Alan", "Edsger"])),
+            ("$.orders[?length(@.customer.name) == 3]['id']", json!([7])),
+            ("$.nothing", json!([])),
+        ] {
+            let answer = testing::call("query", json!({"data": orders(), "path": path}));
+            assert_eq!(answer.unwrap().structured, Some(expected), "{path}");
+        }
+        let error = testing::call("query", json!({"data": {}, "path": "$.orders["})).unwrap_err();
+        assert!(error.message().starts_with("/path: ") && error.message().contains("at character"), "{error:?}");
     }
 
     #[test]
