@@ -312,6 +312,10 @@ fn markdown_links_lead_somewhere() {
     }
 }
 
+fn sha256(bytes: &[u8]) -> String {
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[test]
 fn a_released_contract_never_changes() {
     // Add a line for each release; never change one.
@@ -319,9 +323,15 @@ fn a_released_contract_never_changes() {
     let read = |path: &str| std::fs::read(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
     for (version, digest) in released {
         let text = read(&format!("wit/released/{version}/plugin.wit"));
-        let found: String = sha2::Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(found, digest, "the contract {version} was released, and has changed");
+        assert_eq!(sha256(&text), digest, "the contract {version} was released, and has changed");
     }
+    // A plugin of each, which must go on working (`tests/it/frozen.rs`).
+    let frozen = [("0.1.0", "feead368139246288fe09e3a513ae6605d5e198a36bdacfc06500ae39da82ca1")];
+    for ((version, digest), (of, _)) in frozen.into_iter().zip(released) {
+        let found = sha256(&read(&format!("tests/frozen/{version}/guest.wasm")));
+        assert_eq!((version, found.as_str()), (of, digest), "the plugin of the contract {version} has changed");
+    }
+    assert_eq!(frozen.len(), released.len(), "each released contract has a plugin in tests/frozen");
     let (latest, _) = released[released.len() - 1];
     assert_eq!(
         read("wit/plugin.wit"),

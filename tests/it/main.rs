@@ -17,6 +17,7 @@ mod egress;
 mod engine;
 mod errors;
 mod fence;
+mod frozen;
 mod fuzz;
 mod grants;
 mod guests;
