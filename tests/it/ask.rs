@@ -1,9 +1,17 @@
 //! Tools that ask: the run waits, durably and without taking anything, and goes on with the answers.
 
 use serde_json::{Value, json};
+use weir::clock::Clock as _;
+use weir::engine::Drove;
+use weir::model::ask::{Answer as Given, AnswerAction};
+use weir::model::path::StepPath;
+use weir::model::state::Phase;
 use weir_tests::cluster::Cluster;
 use weir_tests::process::{Answer, Weir};
 use weir_tests::within;
+
+use crate::crash::{LEASE, Scene, Script, Stage};
+use crate::frozen;
 
 fn ask(more: &Value) -> Value {
     let mut step =
@@ -221,4 +229,85 @@ async fn one_process_asks_another_takes_the_answer_and_a_third_goes_on() {
     let _another = cluster.weir("worker", &[]).await;
     assert_eq!(api.finished(&run).await["status"], "SUCCEEDED");
     assert_eq!(api.steps(&run).await[0]["result"]["comment"], "after lunch");
+}
+
+/// A run whose tool asks three things.
+const ASKS: Script = Script {
+    steps: |_| json!([{"type": "mcp_tool", "name": "ask", "plugin": "frozen", "tool_name": "ask"}]),
+    answers: |_| {},
+    cancel: false,
+};
+
+impl Scene {
+    /// Drives the run until its tool has asked and it waits.
+    async fn asks_in_the_end(&self) {
+        for _ in 0..20 {
+            if self.state().await.steps.values().any(|step| step.phase == Phase::Asking) {
+                return;
+            }
+            self.clock.advance(LEASE);
+            let Some(claimed) = self.claim().await else { continue };
+            self.drive(claimed, usize::MAX).await;
+        }
+        panic!("the tool does not ask: {:#?}", self.state().await);
+    }
+
+    /// What a client does that repeats its answers until the run goes on.
+    async fn answer(&self) {
+        for answer in frozen::answers() {
+            let action = if answer["action"] == "accept" { AnswerAction::Accept } else { AnswerAction::Decline };
+            let (key, content) = (answer["key"].as_str().expect("a key").to_owned(), answer.get("content").cloned());
+            let answer = Given { key, action, content };
+            self.bench.store.send_answer(self.run, 0, StepPath::top("ask"), answer).await.expect("sent");
+        }
+    }
+
+    /// Drives until the tool has asked, and answers.
+    async fn answered(&self) {
+        let claimed = self.claim().await.expect("a due run");
+        assert_eq!(self.drive(claimed, usize::MAX).await, Some(Drove::Released));
+        self.answer().await;
+    }
+
+    /// The run has ended with all answers.
+    async fn is_done(&self, polls: usize) {
+        let outcome = self.outcome().await;
+        assert_eq!(outcome["outcome"], "SUCCEEDED", "dropped after {polls} polls: {outcome}");
+        assert_eq!(outcome["steps"][0]["output"]["result"], frozen::resumed(), "dropped after {polls} polls");
+    }
+}
+
+/// Drops the driver at every poll until the tool has asked, then at every poll after it was answered.
+async fn survives_every_crash(stage: &Stage) {
+    for polls in 0.. {
+        let scene = Scene::new(stage, &ASKS).await;
+        let claimed = scene.claim().await.expect("a due run");
+        let ended = scene.drive(claimed, polls).await;
+        scene.asks_in_the_end().await;
+        scene.answer().await;
+        scene.finish().await;
+        scene.is_done(polls).await;
+        if ended.is_some() {
+            assert!(polls > 3, "a driver that never waits cannot be interrupted: {polls} polls");
+            break;
+        }
+    }
+    for polls in 0.. {
+        let scene = Scene::new(stage, &ASKS).await;
+        scene.answered().await;
+        let claimed = scene.claim().await.expect("a due run");
+        let ended = scene.drive(claimed, polls).await;
+        scene.finish().await;
+        scene.is_done(polls).await;
+        if ended.is_some() {
+            assert!(polls > 3, "a driver that never waits cannot be interrupted: {polls} polls");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_asks_survives_a_crash_at_any_moment() {
+    survives_every_crash(&Stage::Sqlite).await;
+    survives_every_crash(&Stage::postgres().await).await;
 }

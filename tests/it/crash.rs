@@ -32,20 +32,20 @@ use weir_tests::target::Target;
 /// Setting up a sandbox takes address space and threads: one is enough for all scenes.
 static HOST: LazyLock<PluginHost> = LazyLock::new(weir_tests::plugin::host);
 
-const LEASE: Duration = Duration::from_secs(60);
+pub(crate) const LEASE: Duration = Duration::from_secs(60);
 
 /// Sleeps up to this long are skipped as soon as the driver waits: retries and waits, never a step's timeout.
 const SKIPPED: Duration = Duration::from_secs(5);
 
 /// Where the database of a scene is: a fresh file for each, or one database for all. A Postgres server without fsync: these
 /// tests crash the driver, and not the server.
-enum Stage {
+pub(crate) enum Stage {
     Sqlite,
     Postgres { _server: Box<Postgres>, location: Location, next: AtomicU32 },
 }
 
 impl Stage {
-    async fn postgres() -> Self {
+    pub(crate) async fn postgres() -> Self {
         let server = Postgres::start_with(&["fsync=off"]).await;
         let location = Location::Cluster { url: server.database().await, connections_max: 3 };
         Self::Postgres { _server: Box::new(server), location, next: AtomicU32::new(0) }
@@ -63,19 +63,19 @@ impl Stage {
 }
 
 /// One run in a database.
-struct Scene {
-    bench: Workbench,
-    clock: ManualClock,
+pub(crate) struct Scene {
+    pub(crate) bench: Workbench,
+    pub(crate) clock: ManualClock,
     target: Target,
-    run: RunId,
+    pub(crate) run: RunId,
     _dir: TempDir,
 }
 
 /// A script: the steps of a run for a target, and how the target answers.
-struct Script {
-    steps: fn(&Target) -> Value,
-    answers: fn(&Target),
-    cancel: bool,
+pub(crate) struct Script {
+    pub(crate) steps: fn(&Target) -> Value,
+    pub(crate) answers: fn(&Target),
+    pub(crate) cancel: bool,
 }
 
 fn limits() -> Limits {
@@ -91,7 +91,7 @@ fn limits() -> Limits {
 }
 
 impl Scene {
-    async fn new(stage: &Stage, script: &Script) -> Self {
+    pub(crate) async fn new(stage: &Stage, script: &Script) -> Self {
         let (clock, target) = (ManualClock::default(), Target::start().await);
         (script.answers)(&target);
         let dir = TempDir::new().expect("a directory");
@@ -106,7 +106,9 @@ impl Scene {
         let workflow = WorkflowId(Uuid::from_u128(number + 1));
         let definition = weir_tests::definition(&(script.steps)(&target));
         if definition.to_string().contains("mcp_tool") {
-            let bytes = weir::bench::module().expect("a small plugin");
+            let asks = definition.to_string().contains("frozen");
+            let bytes =
+                if asks { crate::frozen::plugin("0.1.0") } else { weir::bench::module().expect("a small plugin") };
             let upload = Upload { bytes, name: None, version: None, activate: true, signature: None };
             tools.upload(upload).await.expect("a plugin");
         }
@@ -133,7 +135,7 @@ impl Scene {
         Self { bench, clock, target, run, _dir: dir }
     }
 
-    async fn claim(&self) -> Option<Claimed> {
+    pub(crate) async fn claim(&self) -> Option<Claimed> {
         let store = &self.bench.store;
         match store.claim_due(1, LEASE).await.expect("claims").pop() {
             Some(claimed) => Some(claimed),
@@ -142,7 +144,7 @@ impl Scene {
     }
 
     /// Polls a driver `polls` times; drops it then unless it has completed.
-    async fn drive(&self, claimed: Claimed, polls: usize) -> Option<Drove> {
+    pub(crate) async fn drive(&self, claimed: Claimed, polls: usize) -> Option<Drove> {
         let (hold, stopping) = (Hold::of(&claimed), CancellationToken::new());
         let driving = drive(&self.bench, claimed, &hold, &stopping);
         tokio::pin!(driving);
@@ -165,7 +167,7 @@ impl Scene {
     }
 
     /// Drives the run to its end, however often that takes.
-    async fn finish(&self) {
+    pub(crate) async fn finish(&self) {
         let mut drove = Vec::new();
         for _ in 0..20 {
             // Its end may have been on its way to the disk when the driver was dropped.
@@ -184,12 +186,12 @@ impl Scene {
         entries.into_iter().flat_map(|entry| entry.events).collect()
     }
 
-    async fn state(&self) -> RunState {
+    pub(crate) async fn state(&self) -> RunState {
         RunState::fold(&self.events().await).expect("a legal journal")
     }
 
     /// The state without what may differ: attempts, claims, times, and headers that hold the time.
-    async fn outcome(&self) -> Value {
+    pub(crate) async fn outcome(&self) -> Value {
         let state = self.state().await;
         let steps: Vec<Value> = state
             .steps

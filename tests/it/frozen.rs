@@ -7,7 +7,8 @@ use weir_tests::process::Weir;
 
 use crate::access::put;
 
-fn plugin(version: &str) -> Vec<u8> {
+/// The plugin of this version of the contract.
+pub(crate) fn plugin(version: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("frozen/{version}/guest.wasm"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -124,4 +125,40 @@ async fn a_plugin_of_0_1_0_fails_as_it_did() {
         );
     }
     weir.line_with("details of the fault").await;
+}
+
+#[tokio::test]
+async fn a_plugin_of_0_1_0_asks_and_goes_on_as_it_did() {
+    let weir = server("0.1.0").await;
+    let run = weir.run(&weir.workflow(&json!([step("ask", &json!({}))])).await, &Value::Null).await;
+    let questions = weir.asked(&run, "ask").await;
+    let modes: Vec<_> = questions.iter().map(|question| (question["key"].clone(), question["mode"].clone())).collect();
+    assert_eq!(json!(modes), json!([["form", "form"], ["page", "url"], ["raw", "raw"]]));
+    assert_eq!(
+        (&questions[0]["message"], &questions[1]["url"]),
+        (&json!("Who is it?"), &json!("https://example.com/look"))
+    );
+    assert!(questions[0]["schema"]["properties"].is_object() && questions[2]["request"]["params"].is_object());
+    for answer in answers() {
+        weir.post(&format!("/runs/{run}/answers"), &answer).await.expect(202);
+    }
+    assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
+    assert_eq!(weir.steps(&run).await[0]["result"], resumed());
+}
+
+/// An answer to each of its questions.
+pub(crate) fn answers() -> [Value; 3] {
+    [
+        json!({"step": "ask", "key": "raw", "action": "accept", "content": {"role": "user", "of": [1, 2.5, null]}}),
+        json!({"step": "ask", "key": "page", "action": "accept"}),
+        json!({"step": "ask", "key": "form", "action": "decline"}),
+    ]
+}
+
+/// What it makes of them.
+pub(crate) fn resumed() -> Value {
+    json!({"round": 1, "state": [0, 7, 255], "answers": {
+        "raw": {"action": "accept", "content": {"role": "user", "of": [1, 2.5, null]}},
+        "page": {"action": "accept", "content": null},
+        "form": {"action": "decline", "content": null}}})
 }
