@@ -71,7 +71,14 @@ pub(crate) fn expand(functions: &Functions) -> Result<TokenStream> {
                 tool: &str,
                 arguments: ::weir_sdk::serde_json::Value,
             ) -> ::std::result::Result<::weir_sdk::Answer, ::weir_sdk::ToolError> {
-                ::weir_sdk::tool::call(super::WEIR_TOOLS, context, tool, &arguments.to_string())
+                ::weir_sdk::tool::call_as(#request, super::WEIR_TOOLS, context, tool, &arguments.to_string())
+            }
+
+            /// A context that knows what this plugin asks for, for functions that are called without `call_with`.
+            pub(crate) fn context() -> ::weir_sdk::Context {
+                let context = ::weir_sdk::Context::fake();
+                context.know(#request);
+                context
             }
         }
     })

@@ -36,9 +36,16 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::{Context, ToolError};
+use crate::{Context, ToolError, form, tool};
+
+/// What a call may remember over its questions, in bytes.
+const STATE_MAX_BYTES: usize = 64 * 1024;
+
+/// Questions at once, and bytes of a question's key.
+const QUESTIONS_MAX: usize = 32;
+const KEY_MAX_BYTES: usize = 128;
 
 /// What came to a question.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +69,8 @@ pub struct Question {
     pub message: String,
     /// How it is answered.
     pub body: QuestionBody,
+    /// Why it cannot be asked, if it cannot: said by whoever asks it.
+    pub(crate) fault: Option<String>,
 }
 
 /// How a question is answered.
@@ -76,28 +85,35 @@ pub enum QuestionBody {
 }
 
 impl Question {
-    /// One whose answer is a `T`: a struct with `#[weir_sdk::input]` whose members are texts, numbers and booleans.
+    /// One whose answer is a `T`: a struct with `#[weir_sdk::input]` whose members are texts (also dates and the like, by
+    /// their format), numbers, booleans, enums of plain names, and lists of such an enum. An `Option` may be left out. The
+    /// doc comments of members are shown with them, those of an enum's variants in place of their names.
+    ///
+    /// The Model Context Protocol knows no other forms. A type that is none is refused when the question is asked, with
+    /// the code `form_unusable`: the first test that asks it finds out.
     #[must_use]
     pub fn form<T: JsonSchema>(key: &str, message: &str) -> Self {
-        let schema = schemars::schema_for!(T).to_value();
-        let flat: Map<String, Value> = ["type", "properties", "required"]
-            .into_iter()
-            .filter_map(|member| Some((member.to_owned(), schema.get(member)?.clone())))
-            .collect();
-        Self { key: key.to_owned(), message: message.to_owned(), body: QuestionBody::Form(Value::Object(flat)) }
+        let (form, fault) = match form::form::<T>() {
+            Ok(form) => (form, None),
+            Err(fault) => (Value::Null, Some(fault)),
+        };
+        Self { fault, ..Self::new(key, message, QuestionBody::Form(form)) }
+    }
+
+    fn new(key: &str, message: &str, body: QuestionBody) -> Self {
+        Self { key: key.to_owned(), message: message.to_owned(), body, fault: None }
     }
 
     /// One that a page answers: whoever comes back from it says so.
     #[must_use]
     pub fn url(key: &str, message: &str, url: &str) -> Self {
-        Self { key: key.to_owned(), message: message.to_owned(), body: QuestionBody::Url(url.to_owned()) }
+        Self::new(key, message, QuestionBody::Url(url.to_owned()))
     }
 
     /// Any other request of the Model Context Protocol to whoever answers.
     #[must_use]
     pub fn raw(key: &str, message: &str, method: &str, params: &Value) -> Self {
-        let body = QuestionBody::Raw(json!({"method": method, "params": params}));
-        Self { key: key.to_owned(), message: message.to_owned(), body }
+        Self::new(key, message, QuestionBody::Raw(json!({"method": method, "params": params})))
     }
 }
 
@@ -136,6 +152,47 @@ pub(crate) struct Past {
     pub(crate) kept: BTreeMap<String, Value>,
 }
 
+impl Past {
+    /// What an earlier round left.
+    ///
+    /// # Errors
+    /// When this version of the plugin cannot read it. To go on as if nothing had been asked would do things twice.
+    #[cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
+    pub(crate) fn read(state: &[u8]) -> Result<Self, ToolError> {
+        serde_json::from_slice(state).map_err(|error| {
+            let message = format!("what the call knew before its questions cannot be read: {error}");
+            ToolError::permanent(message).with_code("state_unreadable")
+        })
+    }
+
+    /// With an answer: its content is JSON text.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    #[cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
+    pub(crate) fn answer(&mut self, key: String, action: Action, content: Option<&str>) -> Result<(), ToolError> {
+        let content = content.map(serde_json::from_str).transpose().map_err(|error| {
+            let message = format!("the answer to `{key}` cannot be read: {error}");
+            ToolError::permanent(message).with_code("state_unreadable")
+        })?;
+        self.answers.insert(key, Answered { action, content });
+        Ok(())
+    }
+
+    /// As it travels to the next round.
+    fn write(&self) -> Result<Vec<u8>, ToolError> {
+        let state = serde_json::to_vec(self)?;
+        if state.len() > STATE_MAX_BYTES {
+            let message = format!(
+                "answers and what is kept take {} bytes, more than the {STATE_MAX_BYTES} that a call may remember",
+                state.len()
+            );
+            return Err(ToolError::permanent(message).with_code("state_too_large"));
+        }
+        Ok(state)
+    }
+}
+
 impl Context {
     /// Asks for a `T`, by a form.
     ///
@@ -165,8 +222,22 @@ impl Context {
         if new.is_empty() {
             return Ok(());
         }
-        past.asked.extend(new.iter().map(|question| question.key.clone()));
-        Err(ToolError::asking(Asking { questions: new, state: state(&past), resume_after: patience }))
+        if let Some(fault) = new.iter().find_map(|question| question.fault.as_ref()) {
+            return Err(ToolError::permanent(fault.clone()).with_code("form_unusable"));
+        }
+        let fits = |question: &Question| (1..=KEY_MAX_BYTES).contains(&question.key.len());
+        if new.len() > QUESTIONS_MAX || !new.iter().all(fits) {
+            return Err(ToolError::permanent(format!(
+                "a tool asks at most {QUESTIONS_MAX} questions at once, and their keys have 1 to {KEY_MAX_BYTES} bytes"
+            )));
+        }
+        for question in &new {
+            if past.asked.contains(&question.key) {
+                return Err(ToolError::permanent(format!("two questions have the key `{}`", question.key)));
+            }
+            past.asked.push(question.key.clone());
+        }
+        Err(ToolError::asking(Asking { questions: new, state: past.write()?, resume_after: patience }))
     }
 
     /// What came to a question that was asked before.
@@ -180,14 +251,32 @@ impl Context {
             Action::Decline => Reply::Declined,
             Action::Cancel => Reply::Canceled,
             Action::Accept => {
-                let content = answered.content.clone().unwrap_or(Value::Null);
+                let content = answered.content.clone().unwrap_or(Value::Null).to_string();
                 let misfit = |error| ToolError::permanent(format!("the answer to `{key}` does not fit: {error}"));
-                Reply::Accepted(serde_json::from_value(content).map_err(misfit)?)
+                Reply::Accepted(tool::read(&content).map_err(misfit)?)
             }
         })
     }
 
-    /// Lets the run wait for so long, without taking anything meanwhile. Each pause of a call has a name.
+    /// Lets the run wait for so long, without taking anything meanwhile. Each pause of a call has a name. After it the
+    /// function is called again from its beginning, as after a question.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use weir_sdk::prelude::*;
+    ///
+    /// fn remind(cx: &Context) -> Result<Text, ToolError> {
+    ///     cx.pause("a day", Duration::from_secs(24 * 60 * 60))?;
+    ///     Ok(Text("it has been a day".to_owned()))
+    /// }
+    ///
+    /// // The first time the call ends in the pause, without a question.
+    /// let paused = remind(&Context::fake()).unwrap_err();
+    /// assert!(paused.questions().is_empty());
+    /// // When it is resumed, the pause is over.
+    /// let resumed = Context::fake().with_nothing("a day");
+    /// assert_eq!(remind(&resumed).unwrap().0, "it has been a day");
+    /// ```
     ///
     /// # Errors
     /// The first time: pass it on with `?`.
@@ -197,10 +286,26 @@ impl Context {
             return Ok(());
         }
         past.asked.push(name.to_owned());
-        Err(ToolError::asking(Asking { questions: Vec::new(), state: state(&past), resume_after: Some(time) }))
+        Err(ToolError::asking(Asking { questions: Vec::new(), state: past.write()?, resume_after: Some(time) }))
     }
 
-    /// Remembers a value over the questions of this call: at most some kilobytes in all.
+    /// Remembers a value over the questions and pauses of this call: 64 KiB in all, with the answers.
+    ///
+    /// ```
+    /// use weir_sdk::prelude::*;
+    ///
+    /// fn order(cx: &Context) -> Result<String, ToolError> {
+    ///     if let Some(number) = cx.kept("number")? {
+    ///         return Ok(number);
+    ///     }
+    ///     let number = "made once".to_owned();
+    ///     cx.keep("number", &number)?;
+    ///     Ok(number)
+    /// }
+    ///
+    /// let cx = Context::fake();
+    /// assert_eq!(order(&cx).unwrap(), order(&cx).unwrap());
+    /// ```
     ///
     /// # Errors
     /// When it cannot be written as JSON.
@@ -210,10 +315,16 @@ impl Context {
         Ok(())
     }
 
-    /// What was kept under this name, before the last question.
-    #[must_use]
-    pub fn kept<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        serde_json::from_value(self.past.borrow().kept.get(name)?.clone()).ok()
+    /// What was kept under this name. None: nothing was.
+    ///
+    /// # Errors
+    /// When it is no `T`: a failure for good, with the code `state_unreadable`.
+    pub fn kept<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ToolError> {
+        let Some(value) = self.past.borrow().kept.get(name).cloned() else { return Ok(None) };
+        serde_json::from_value(value).map(Some).map_err(|error| {
+            ToolError::permanent(format!("what was kept as `{name}` cannot be read: {error}"))
+                .with_code("state_unreadable")
+        })
     }
 
     /// A fake context in which a question has been answered.
@@ -246,7 +357,5 @@ impl Context {
     }
 }
 
-fn state(past: &Past) -> Vec<u8> {
-    // Names and values that came from JSON.
-    serde_json::to_vec(past).unwrap_or_default()
-}
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! What a tool knows of its call, and what it may say while it works.
 
+#[cfg(not(target_arch = "wasm32"))]
+use std::cell::OnceCell;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +10,10 @@ use serde_json::Value;
 
 use crate::ToolError;
 use crate::ask::Past;
-use crate::http::{HttpError, Request, Response, Secret};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::fake::{self, Placeholders, Wishes};
+use crate::http::{Request, Response, Secret};
+use crate::http_error::HttpError;
 
 /// How serious a line of the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +40,10 @@ pub struct Line {
 /// One call: who calls, and the host behind it.
 ///
 /// In a test, [`Context::fake`] stands in for a host: it has the settings, secrets, answers and the network that it was
-/// given, and keeps the lines that the tool writes and the requests that it makes.
+/// given, and keeps the lines that the tool writes and the requests that it makes. It refuses what a host refuses:
+/// requests that cannot be made and, in a call by `testing::call_with`, what `plugin.toml` does not ask for, as if all
+/// that it asks for were granted. `testing::context()` knows `plugin.toml` from the beginning, for functions that are
+/// tested without a call.
 #[derive(Debug)]
 pub struct Context {
     pub(crate) run_id: String,
@@ -57,6 +65,9 @@ type Report = (f64, Option<f64>, Option<String>);
 pub(crate) struct Fake {
     pub(crate) secrets: Vec<String>,
     pub(crate) network: Option<Network>,
+    /// What the plugin asks for, where it is known which one it is.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(crate) wishes: OnceCell<Wishes>,
     pub(crate) requests: RefCell<Vec<Request>>,
     pub(crate) progress: RefCell<Vec<Report>>,
 }
@@ -86,28 +97,57 @@ impl Context {
         }
     }
 
+    /// Tells a fake context which plugin it is for, by what that asks for: JSON, as `plugin!` writes it.
+    ///
+    /// # Panics
+    /// When no host would take the request, or an operator could not have given what the context was given.
+    #[cfg(not(target_arch = "wasm32"))]
+    #[doc(hidden)]
+    pub fn know(&self, request: &str) {
+        let wishes = Wishes::parse(request).unwrap_or_else(|fault| panic!("plugin.toml: {fault}"));
+        // The second call with a context finds what the first one left.
+        let _ = self.fake.wishes.set(wishes);
+        self.check_gifts();
+    }
+
+    /// What no operator could give would make a test worth nothing.
+    fn check_gifts(&self) {
+        #[cfg(not(target_arch = "wasm32"))]
+        if let Some(wishes) = self.fake.wishes.get() {
+            let secret = self.fake.secrets.iter().find(|name| !wishes.names_secret(name)).map(|name| ("secret", name));
+            let setting = self.settings.keys().find(|name| !wishes.names_setting(name)).map(|name| ("setting", name));
+            if let Some((kind, name)) = secret.or(setting) {
+                panic!("the test has a {kind} `{name}` that plugin.toml does not ask for: no operator could give it");
+            }
+        }
+    }
+
     /// A fake context with a setting.
     #[must_use]
     pub fn with_setting(mut self, name: &str, value: &str) -> Self {
         self.settings.insert(name.to_owned(), value.to_owned());
+        self.check_gifts();
         self
     }
 
-    /// A fake context that has a secret. Requests show it as `[secret name]`.
+    /// A fake context that has a secret. As on a host the tool gets a text that stands for it; in the headers and the
+    /// query of [`Context::requests`] it is `[secret name]`, and anywhere else it stays what it is.
     #[must_use]
     pub fn with_secret(mut self, name: &str) -> Self {
         self.fake.secrets.push(name.to_owned());
+        self.check_gifts();
         self
     }
 
-    /// A fake context with a network: the closure answers every request. Without one, each is denied.
+    /// A fake context with a network: the closure answers every request that a host would let out. Without one, each is
+    /// denied.
     #[must_use]
     pub fn with_http(mut self, network: impl Fn(&Request) -> Result<Response, HttpError> + 'static) -> Self {
         self.fake.network = Some(Box::new(network));
         self
     }
 
-    /// The requests that were made with a fake context.
+    /// The requests that were made with a fake context; not those that were refused.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         self.fake.requests.borrow().clone()
@@ -156,11 +196,29 @@ impl Context {
     }
 
     /// A line for the people who operate and debug.
+    ///
+    /// ```
+    /// use weir_sdk::Level;
+    /// use weir_sdk::prelude::*;
+    ///
+    /// let cx = Context::fake();
+    /// cx.log(Level::Warn, "there is nothing to do");
+    /// assert_eq!(cx.lines()[0].message, "there is nothing to do");
+    /// ```
     pub fn log(&self, level: Level, message: &str) {
         self.write(level, message, None);
     }
 
     /// A line with fields: an object.
+    ///
+    /// ```
+    /// use weir_sdk::Level;
+    /// use weir_sdk::prelude::*;
+    ///
+    /// let cx = Context::fake();
+    /// cx.log_with(Level::Info, "imported", json!({"rows": 3}));
+    /// assert_eq!(cx.lines()[0].fields, Some(json!({"rows": 3})));
+    /// ```
     pub fn log_with(&self, level: Level, message: &str, fields: Value) {
         self.write(level, message, Some(fields));
     }
@@ -177,6 +235,16 @@ impl Context {
     }
 
     /// How far the call is. `done` must grow from report to report.
+    ///
+    /// ```
+    /// use weir_sdk::prelude::*;
+    ///
+    /// let cx = Context::fake();
+    /// for (done, page) in ["a", "b"].iter().enumerate() {
+    ///     cx.progress(done as f64, Some(2.0), Some(&format!("reading {page}")));
+    /// }
+    /// assert_eq!(cx.reports()[1], (1.0, Some(2.0), Some("reading b".to_owned())));
+    /// ```
     pub fn progress(&self, done: f64, total: Option<f64>, message: Option<&str>) {
         #[cfg(target_arch = "wasm32")]
         crate::bindings::weir::plugin::tool_progress::report(done, total, message);
@@ -192,25 +260,46 @@ impl Context {
         #[cfg(target_arch = "wasm32")]
         let placeholder = crate::bindings::weir::plugin::tool_config::secret_placeholder(name);
         #[cfg(not(target_arch = "wasm32"))]
-        let placeholder = self.fake.secrets.iter().any(|known| known == name).then(|| format!("[secret {name}]"));
+        let placeholder = Placeholders(&self.fake.secrets).of(name).filter(|_| {
+            // What a test gives before it is known which plugin asks.
+            self.fake.wishes.get().is_none_or(|wishes| wishes.names_secret(name))
+        });
         let missing = || ToolError::permanent(format!("the secret `{name}` is not granted, or not set"));
         let placeholder = placeholder.ok_or_else(|| missing().with_code("secret_missing"))?;
         Ok(Secret { name: name.to_owned(), placeholder })
     }
 
     #[cfg(not(target_arch = "wasm32"))]
-    pub(crate) fn exchange(&self, request: Request, _: Option<Duration>) -> Result<Response, HttpError> {
+    pub(crate) fn exchange(&self, request: Request) -> Result<Response, HttpError> {
+        let Some(network) = &self.fake.network else {
+            return Err(HttpError::denied("the test gave no network (`with_http`)".to_owned()));
+        };
+        let request = fake::admit(&request, self.fake.wishes.get(), &Placeholders(&self.fake.secrets))?;
         self.fake.requests.borrow_mut().push(request.clone());
-        self.fake.network.as_ref().map_or(Err(HttpError::Denied), |network| network(&request))
+        network(&request)
     }
 
-    /// A setting that the operator made for this plugin.
+    /// A setting that the operator made for this plugin, else its default in `plugin.toml`. None: neither is there, or
+    /// `plugin.toml` does not name it.
+    ///
+    /// ```
+    /// use weir_sdk::prelude::*;
+    ///
+    /// fn language(cx: &Context) -> String {
+    ///     cx.setting("language").unwrap_or_else(|| "en".to_owned())
+    /// }
+    ///
+    /// assert_eq!(language(&Context::fake()), "en");
+    /// assert_eq!(language(&Context::fake().with_setting("language", "eo")), "eo");
+    /// ```
     #[must_use]
     pub fn setting(&self, name: &str) -> Option<String> {
         #[cfg(target_arch = "wasm32")]
-        if let Some(value) = crate::bindings::weir::plugin::tool_config::setting(name) {
-            return Some(value);
+        return crate::bindings::weir::plugin::tool_config::setting(name);
+        #[cfg(not(target_arch = "wasm32"))]
+        {
+            let default = || self.fake.wishes.get()?.setting_default(name).map(str::to_owned);
+            self.settings.get(name).cloned().or_else(default)
         }
-        self.settings.get(name).cloned()
     }
 }

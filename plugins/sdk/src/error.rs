@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::HttpError;
 use crate::ask::{Asking, Question};
 
 /// Why a tool has no good answer. There are two channels.
 ///
 /// [`ToolError::answer`] is an *answer* that says what went wrong: the step completes with `is_error`, and the workflow
 /// decides what follows. Everything else *fails the call*: the step is tried again when that may help, and fails when
-/// not. `?` on any error of the standard kind fails the call for good.
+/// not. `?` on any error of the standard kind fails the call for good, but for an [`HttpError`] that may pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ToolError {
     pub(crate) kind: Kind,
@@ -95,6 +96,12 @@ impl ToolError {
         self
     }
 
+    /// Not before so long is it to be tried again. None: nothing is said.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     /// Not to be tried again before so long. Of use for [`ToolError::retryable`].
     #[must_use]
     pub fn after(mut self, wait: Duration) -> Self {
@@ -115,14 +122,15 @@ impl ToolError {
     }
 }
 
-impl<E: std::error::Error> From<E> for ToolError {
+// Any error can be an `HttpError`, or have one among its sources: there is one `From` for all, and it looks.
+impl<E: std::error::Error + 'static> From<E> for ToolError {
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
+        let first: &(dyn std::error::Error + 'static) = &error;
+        let chain = || std::iter::successors(Some(first), |error| error.source());
+        let message = chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        match chain().find_map(|error| error.downcast_ref::<HttpError>()) {
+            Some(http) => http.fault(message),
+            None => Self::permanent(message),
         }
-        Self::permanent(message)
     }
 }

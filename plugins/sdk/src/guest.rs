@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use crate::ask::{Action, Answered, Asking, Past, Question, QuestionBody};
+use crate::ask::{Action, Asking, Past, Question, QuestionBody};
 use crate::bindings::exports::weir::plugin::tools as wit;
 use crate::bindings::weir::plugin::{tool_log, tool_types};
 use crate::error::Kind;
@@ -78,13 +78,14 @@ fn icon(src: &str) -> tool_types::Icon {
 /// Answers `call-tool`.
 pub fn call(tools: &[Tool], request: wit::ToolCall) -> Result<wit::Outcome, wit::Fault> {
     speak_when_panicking();
+    let past = request.resumed.map(past).transpose().map_err(fault)?.unwrap_or_default();
     let context = Context {
         run_id: request.run_id,
         step: request.step,
         attempt: request.attempt,
         idempotency_key: request.idempotency_key,
         deadline: request.deadline_ms.map(Duration::from_millis),
-        past: RefCell::new(request.resumed.map(past).unwrap_or_default()),
+        past: RefCell::new(past),
         ..Context::fake()
     };
     match tool::call(tools, &context, &request.tool, &request.arguments) {
@@ -95,18 +96,17 @@ pub fn call(tools: &[Tool], request: wit::ToolCall) -> Result<wit::Outcome, wit:
 }
 
 /// What is known from earlier rounds, with what came in the last one.
-fn past(resumed: tool_types::Resumption) -> Past {
-    let mut past: Past = serde_json::from_slice(&resumed.state).unwrap_or_default();
+fn past(resumed: tool_types::Resumption) -> Result<Past, ToolError> {
+    let mut past = Past::read(&resumed.state)?;
     for answer in resumed.answers {
         let action = match answer.action {
             tool_types::AnswerAction::Accept => Action::Accept,
             tool_types::AnswerAction::Decline => Action::Decline,
             tool_types::AnswerAction::Cancel => Action::Cancel,
         };
-        let content = answer.content.and_then(|content| serde_json::from_str(&content).ok());
-        past.answers.insert(answer.key, Answered { action, content });
+        past.answer(answer.key, action, answer.content.as_deref())?;
     }
-    past
+    Ok(past)
 }
 
 fn questions(asking: Asking) -> tool_types::Questions {

@@ -23,20 +23,24 @@
 //! ```
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Context, ToolError};
+use crate::Context;
+use crate::http_error::{HttpError, HttpErrorKind};
 
 /// What may stand in a query as it is (RFC 3986, section 2.3).
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Bytes of a body that an error tells.
 const TOLD_MAX_BYTES: usize = 500;
+
+/// Methods that may change something.
+const UNSAFE: [&str; 4] = ["POST", "PUT", "PATCH", "DELETE"];
 
 /// A secret of the operator: a text that stands for it. The host puts the secret in its place when a request leaves
 /// for a host that may have it, in a header or in the query. The secret itself is never here.
@@ -69,6 +73,8 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// The body; empty for none.
     pub body: Vec<u8>,
+    /// What the whole exchange may take; none: what is left of the call.
+    pub timeout: Option<Duration>,
 }
 
 impl Request {
@@ -76,6 +82,26 @@ impl Request {
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         header(&self.headers, name)
+    }
+
+    /// Scheme, authority, and path with query, as the host takes them; a fragment stays here.
+    pub(crate) fn parts(&self) -> Result<(&str, &str, String), HttpErrorKind> {
+        let none = || HttpErrorKind::Unusable("it is no http or https URL".to_owned());
+        let (scheme, rest) = self.url.split_once("://").ok_or_else(none)?;
+        if !["http", "https"].contains(&scheme) {
+            return Err(none());
+        }
+        let rest = rest.split('#').next().unwrap_or(rest);
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        Ok((scheme, authority, path))
+    }
+
+    /// The host, and the port if there is one: what an error may tell of a URL.
+    pub(crate) fn host(&self) -> Option<&str> {
+        let (_, rest) = self.url.split_once("://")?;
+        let authority = rest.split(['/', '?', '#', '\\']).next()?;
+        authority.rsplit('@').next().filter(|host| !host.is_empty())
     }
 
     /// The body as JSON.
@@ -97,13 +123,15 @@ pub struct Response {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// Who sent it.
+    pub(crate) host: Option<String>,
 }
 
 impl Response {
     /// A response, for tests.
     #[must_use]
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into() }
+        Self { status, headers: Vec::new(), body: body.into(), host: None }
     }
 
     /// A response with JSON in it, for tests.
@@ -143,83 +171,54 @@ impl Response {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// What `Retry-After` says, in seconds or as a date: how long to wait. A date is held against the response's own
+    /// `Date`, and against the clock where there is none; one that has passed is no wait at all. None: it says nothing
+    /// that can be read.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let said = self.header("retry-after")?.trim();
+        if let Ok(seconds) = said.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let until = httpdate::parse_http_date(said).ok()?;
+        let date = self.header("date").and_then(|date| httpdate::parse_http_date(date.trim()).ok());
+        Some(until.duration_since(date.unwrap_or_else(now)).unwrap_or_default())
+    }
+
     /// The body as JSON.
     ///
     /// # Errors
-    /// [`HttpError::Body`] when it is none, or not of this type.
+    /// [`HttpErrorKind::Body`] when it is none, or not of this type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, HttpError> {
-        serde_json::from_slice(&self.body).map_err(|error| HttpError::Body(error.to_string()))
+        let misfit = |error: serde_json::Error| HttpErrorKind::Body(error.to_string());
+        serde_json::from_slice(&self.body).map_err(|error| HttpError::of(misfit(error), self.host.clone()))
     }
 
     /// The response, if its status is below 400.
     ///
     /// # Errors
-    /// [`HttpError::Status`].
+    /// [`HttpErrorKind::Status`].
     pub fn error_for_status(self) -> Result<Self, HttpError> {
         if self.status < 400 {
             return Ok(self);
         }
-        let wait = self.header("retry-after").and_then(|wait| wait.trim().parse().ok()).map(Duration::from_secs);
         let mut body = self.text();
         body.truncate(body.floor_char_boundary(TOLD_MAX_BYTES));
-        Err(HttpError::Status { status: self.status, retry_after: wait, body })
+        let kind = HttpErrorKind::Status { status: self.status, retry_after: self.retry_after(), body };
+        Err(HttpError::of(kind, self.host))
     }
 }
 
-/// Why there is no good response. `?` makes a fitting [`ToolError`] of it: one that is tried again where that may help.
-#[derive(Clone, Debug, PartialEq)]
-pub enum HttpError {
-    /// The plugin does not ask for it, or nobody granted it.
-    Denied,
-    /// It took too long.
-    Timeout,
-    /// There was no connection, or it broke.
-    Connection(String),
-    /// The request is none that can be made: its URL, a header, or its size.
-    Unusable(String),
-    /// The body is not what it should be.
-    Body(String),
-    /// The status says that it did not work.
-    Status {
-        /// Which one.
-        status: u16,
-        /// What `Retry-After` says.
-        retry_after: Option<Duration>,
-        /// The beginning of the body.
-        body: String,
-    },
+#[cfg(not(target_arch = "wasm32"))]
+#[expect(clippy::disallowed_methods, reason = "a test of a plugin has no other clock")]
+fn now() -> SystemTime {
+    SystemTime::now()
 }
 
-impl fmt::Display for HttpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Denied => f.write_str("the request was denied: it is not granted"),
-            Self::Timeout => f.write_str("the request took too long"),
-            Self::Connection(what) => write!(f, "the connection failed: {what}"),
-            Self::Unusable(what) => write!(f, "the request cannot be made: {what}"),
-            Self::Body(what) => write!(f, "the response is not what it should be: {what}"),
-            Self::Status { status, body, .. } => write!(f, "the service answered {status}: {body}"),
-        }
-    }
-}
-
-// `HttpError` is no `std::error::Error`, so that `?` can do better than for any error.
-impl From<HttpError> for ToolError {
-    fn from(error: HttpError) -> Self {
-        let message = error.to_string();
-        match error {
-            HttpError::Denied => Self::permanent(message).with_code("http_denied"),
-            HttpError::Timeout => Self::retryable(message).with_code("http_timeout"),
-            HttpError::Connection(_) => Self::retryable(message).with_code("http_connection"),
-            HttpError::Unusable(_) => Self::permanent(message).with_code("http_unusable"),
-            HttpError::Body(_) => Self::permanent(message).with_code("http_body"),
-            HttpError::Status { status: 408 | 425 | 429 | 500..=599, retry_after, .. } => {
-                let error = Self::retryable(message).with_code("http_status");
-                retry_after.map_or(error.clone(), |wait| error.after(wait))
-            }
-            HttpError::Status { .. } => Self::permanent(message).with_code("http_status"),
-        }
-    }
+#[cfg(target_arch = "wasm32")]
+fn now() -> SystemTime {
+    let now = wasip2::clocks::wall_clock::now();
+    SystemTime::UNIX_EPOCH + Duration::new(now.seconds, now.nanoseconds)
 }
 
 /// A request that is being written.
@@ -227,15 +226,15 @@ impl From<HttpError> for ToolError {
 pub struct RequestBuilder<'c> {
     context: &'c Context,
     request: Request,
-    timeout: Option<Duration>,
-    fault: Option<HttpError>,
+    fault: Option<HttpErrorKind>,
 }
 
 impl Context {
     /// A request with any method.
     pub fn request(&self, method: &str, url: &str) -> RequestBuilder<'_> {
-        let request = Request { method: method.to_owned(), url: url.to_owned(), headers: Vec::new(), body: Vec::new() };
-        RequestBuilder { context: self, request, timeout: None, fault: None }
+        let (method, url) = (method.to_owned(), url.to_owned());
+        let request = Request { method, url, headers: Vec::new(), body: Vec::new(), timeout: None };
+        RequestBuilder { context: self, request, fault: None }
     }
 
     /// A GET request.
@@ -265,17 +264,29 @@ impl Context {
 }
 
 impl RequestBuilder<'_> {
-    /// With a header. Its value may be a [`Secret`], or text with one in it.
+    /// With a header, in place of any of this name. Its value may be a [`Secret`], or text with one in it.
     pub fn header(mut self, name: &str, value: impl AsRef<str>) -> Self {
+        self.request.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
+        self.append_header(name, value)
+    }
+
+    /// With a header beside those of this name that are there: for the few that may come more than once.
+    pub fn append_header(mut self, name: &str, value: impl AsRef<str>) -> Self {
         self.request.headers.push((name.to_ascii_lowercase(), value.as_ref().to_owned()));
         self
     }
 
-    /// With a parameter in the query. Its value may be a [`Secret`].
+    /// With a parameter in the query, after those that are there. Its value may be a [`Secret`].
     pub fn query(mut self, name: &str, value: impl AsRef<str>) -> Self {
-        let mark = if self.request.url.contains('?') { '&' } else { '?' };
+        let url = &mut self.request.url;
+        let end = url.find('#').unwrap_or(url.len());
+        let mark = match url[..end].split_once('?') {
+            None => "?",
+            Some((_, query)) if query.is_empty() || query.ends_with('&') => "",
+            Some(_) => "&",
+        };
         let (name, value) = (utf8_percent_encode(name, QUERY), utf8_percent_encode(value.as_ref(), QUERY));
-        self.request.url.push_str(&format!("{mark}{name}={value}"));
+        url.insert_str(end, &format!("{mark}{name}={value}"));
         self
     }
 
@@ -285,13 +296,16 @@ impl RequestBuilder<'_> {
         self.header("authorization", value)
     }
 
-    /// With a JSON body.
+    /// With a JSON body, and `Content-Type: application/json` where no other was set.
     pub fn json(mut self, body: &impl Serialize) -> Self {
         match serde_json::to_vec(body) {
             Ok(body) => self.request.body = body,
-            Err(error) => self.fault = Some(HttpError::Unusable(error.to_string())),
+            Err(error) => self.fault = Some(HttpErrorKind::Unusable(error.to_string())),
         }
-        self.header("content-type", "application/json")
+        match self.request.header("content-type") {
+            Some(_) => self,
+            None => self.header("content-type", "application/json"),
+        }
     }
 
     /// With a body.
@@ -300,27 +314,36 @@ impl RequestBuilder<'_> {
         self
     }
 
-    /// To be given up when there is no response for so long. The call has a deadline of its own.
+    /// To be given up after so long, with [`HttpErrorKind::Timeout`]. It bounds the whole exchange, on a clock that only
+    /// goes forward: from [`RequestBuilder::send`] on, waiting for a place among the requests of the call, finding and
+    /// reaching the host, sending the body, and the response until its last byte, however steadily it comes. Without it
+    /// only the call's own deadline holds, which ends the call.
+    ///
+    /// In a test nothing is measured; the closure finds it in [`Request::timeout`].
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.request.timeout = Some(timeout);
         self
     }
 
     /// Makes the request and reads the whole response. Redirects are responses like others.
     ///
-    /// Requests that change something carry the call's idempotency key, unless they have one.
+    /// Requests that may change something (POST, PUT, PATCH and DELETE) carry the call's idempotency key, unless they
+    /// have one. All of a call have the same: two that one service must tell apart need keys of their own, such as
+    /// `.header("idempotency-key", format!("{}:second", cx.idempotency_key()))`.
     ///
     /// # Errors
     /// [`HttpError`]; a status that says that it did not work is no error here.
     pub fn send(mut self) -> Result<Response, HttpError> {
+        let host = self.request.host().map(str::to_owned);
         if let Some(fault) = self.fault {
-            return Err(fault);
+            return Err(HttpError::of(fault, host));
         }
-        let changes = ["POST", "PUT", "PATCH", "DELETE"].contains(&self.request.method.as_str());
-        if changes && self.request.header("idempotency-key").is_none() {
+        if UNSAFE.contains(&self.request.method.as_str()) && self.request.header("idempotency-key").is_none() {
             let key = self.context.idempotency_key().to_owned();
             self.request.headers.push(("idempotency-key".to_owned(), key));
         }
-        self.context.exchange(self.request, self.timeout)
+        let answered = self.context.exchange(self.request);
+        let response = answered.map_err(|error| error.asked_of(host.as_deref()))?;
+        Ok(Response { host, ..response })
     }
 }

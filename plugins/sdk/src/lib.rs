@@ -28,10 +28,14 @@ mod answer;
 mod ask;
 mod context;
 mod error;
+#[cfg(not(target_arch = "wasm32"))]
+mod fake;
+mod form;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod guest;
 mod http;
+mod http_error;
 #[doc(hidden)]
 pub mod tool;
 #[cfg(target_arch = "wasm32")]
@@ -41,7 +45,9 @@ pub use answer::{Answer, Block, Content, Json, Link, Notes, Output, Resource, Re
 pub use ask::{Question, QuestionBody, Reply};
 pub use context::{Context, Level, Line};
 pub use error::ToolError;
-pub use http::{HttpError, Request, RequestBuilder, Response, Secret};
+pub use http::{Request, RequestBuilder, Response, Secret};
+pub use http_error::{HttpError, HttpErrorKind};
+pub use tool::Arguments;
 pub use weir_sdk_macros::{input, output, plugin};
 
 pub use {schemars, serde, serde_json};
@@ -61,6 +67,6 @@ pub mod bindings {
 
 /// What nearly every plugin uses.
 pub mod prelude {
-    pub use crate::{Answer, Content, Context, HttpError, Json, Reply, Text, ToolError};
+    pub use crate::{Answer, Content, Context, HttpError, HttpErrorKind, Json, Reply, Text, ToolError};
     pub use serde_json::{Value, json};
 }

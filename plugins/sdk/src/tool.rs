@@ -1,11 +1,69 @@
 //! The table of a plugin's tools, which `plugin!` writes, and what is done with it.
 
+use std::collections::{BTreeMap, HashMap};
+
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::Kind;
 use crate::{Answer, Context, Output, ToolError};
+
+/// What a tool can take: a type whose JSON is an object, since the arguments of a call are one.
+///
+/// [`#[weir_sdk::input]`](macro@crate::input) makes a struct with named members such a type, and maps from texts are.
+/// Anything else is refused when the crate is compiled:
+///
+/// ```compile_fail
+/// use weir_sdk::prelude::*;
+///
+/// #[weir_sdk::input]
+/// enum Direction {
+///     Up,
+///     Down,
+/// }
+///
+/// weir_sdk::plugin! {
+///     fn go(_to: Direction, _cx: &Context) -> Result<Text, ToolError> {
+///         Ok(Text(String::new()))
+///     }
+/// }
+/// # fn main() {}
+/// ```
+///
+/// As a member of a struct it is fine:
+///
+/// ```
+/// use weir_sdk::prelude::*;
+///
+/// #[weir_sdk::input]
+/// enum Direction {
+///     Up,
+///     Down,
+/// }
+///
+/// #[weir_sdk::input]
+/// struct Go {
+///     to: Direction,
+/// }
+///
+/// weir_sdk::plugin! {
+///     fn go(_input: Go, _cx: &Context) -> Result<Text, ToolError> {
+///         Ok(Text(String::new()))
+///     }
+/// }
+/// # fn main() {}
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the arguments of a tool: they are an object",
+    label = "takes `{Self}`",
+    note = "take a struct with named members and `#[weir_sdk::input]`, and put the value into one of them"
+)]
+pub trait Arguments: JsonSchema + DeserializeOwned {}
+
+impl Arguments for serde_json::Map<String, Value> {}
+impl<T: JsonSchema + DeserializeOwned> Arguments for BTreeMap<String, T> {}
+impl<T: JsonSchema + DeserializeOwned> Arguments for HashMap<String, T> {}
 
 /// One tool, as its function's text says.
 pub struct Tool {
@@ -49,7 +107,7 @@ impl Hints {
 type Function<I, O> = fn(I, &Context) -> Result<O, ToolError>;
 
 /// The schema of a function's arguments.
-pub fn input_schema<I: JsonSchema, O>(_: Function<I, O>) -> Value {
+pub fn input_schema<I: Arguments, O>(_: Function<I, O>) -> Value {
     schemars::schema_for!(I).to_value()
 }
 
@@ -62,22 +120,25 @@ pub fn output_schema<I, O: Output>(_: Function<I, O>) -> Option<Value> {
 ///
 /// # Errors
 /// What the function says, or that the arguments do not fit its type.
-pub fn run<I: DeserializeOwned, O: Output>(
+pub fn run<I: Arguments, O: Output>(
     function: Function<I, O>,
     arguments: &str,
     context: &Context,
 ) -> Result<Answer, ToolError> {
     let misfit = |error: serde_json::Error| ToolError::invalid_arguments(format!("the arguments do not fit: {error}"));
-    let input = match serde_json::from_str(arguments) {
-        Ok(input) => input,
-        // For JSON Schema 2.0 is an integer, and an expression such as `4 / 2` gives it: for a Rust type it is none.
-        Err(error) => {
-            let mut value = serde_json::from_str(arguments).map_err(misfit)?;
-            make_whole(&mut value);
-            serde_json::from_value(value).map_err(|_| misfit(error))?
-        }
+    function(read(arguments).map_err(misfit)?, context)?.into_answer()
+}
+
+/// Reads a value from JSON text.
+pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    let error = match serde_json::from_str(text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
     };
-    function(input, context)?.into_answer()
+    // For JSON Schema 2.0 is an integer, and an expression such as `4 / 2` gives it: for a Rust type it is none.
+    let mut value = serde_json::from_str(text)?;
+    make_whole(&mut value);
+    serde_json::from_value(value).map_err(|_| error)
 }
 
 /// Writes numbers without a fraction as integers, where they are exact.
@@ -105,4 +166,20 @@ pub fn call(tools: &[Tool], context: &Context, name: &str, arguments: &str) -> R
         Err(error) if error.kind == Kind::Answer => Ok(Answer { is_error: true, ..Answer::of_text(error.message) }),
         answered => answered,
     }
+}
+
+/// The same for a plugin that asks for `request`, in a test.
+///
+/// # Errors
+/// How the call failed.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn call_as(
+    request: &str,
+    tools: &[Tool],
+    context: &Context,
+    name: &str,
+    arguments: &str,
+) -> Result<Answer, ToolError> {
+    context.know(request);
+    call(tools, context, name, arguments)
 }

@@ -9,6 +9,9 @@ use std::time::Duration;
 use weir_sdk::prelude::*;
 use weir_sdk::{RequestBuilder, Response};
 
+/// Where the API is: what `plugin.toml` asks for, so no setting can lead elsewhere.
+const API: &str = "https://api.github.com";
+
 /// Issues on a page of the list: the most that GitHub gives.
 const PAGE: usize = 100;
 
@@ -74,8 +77,7 @@ fn issues(repo: Option<String>, cx: &Context) -> Result<String, ToolError> {
     if !repo.split_once('/').is_some_and(|(owner, name)| plain(owner) && plain(name)) {
         return Err(ToolError::invalid_arguments(format!("/repo: {repo:?} is not written as owner/name")));
     }
-    let api = cx.setting("api_url").unwrap_or_else(|| "https://api.github.com".to_owned());
-    Ok(format!("{}/repos/{repo}/issues", api.trim_end_matches('/')))
+    Ok(format!("{API}/repos/{repo}/issues"))
 }
 
 /// The open issue that has `mark` in its text.
@@ -98,7 +100,7 @@ fn find(mark: &str, issues: &str, cx: &Context) -> Result<Option<Issue>, ToolErr
 fn read(issue: &Value) -> Result<Issue, ToolError> {
     match (issue["number"].as_u64(), issue["html_url"].as_str()) {
         (Some(number), Some(url)) => Ok(Issue { number, url: url.to_owned() }),
-        _ => Err(HttpError::Body("an issue has a `number` and an `html_url`".to_owned()).into()),
+        _ => Err(HttpError::from(HttpErrorKind::Body("an issue has a `number` and an `html_url`".to_owned())).into()),
     }
 }
 
@@ -112,11 +114,9 @@ fn send(request: RequestBuilder<'_>, cx: &Context) -> Result<Response, ToolError
         .send()?;
     let limited = response.header("retry-after").is_some() || response.header("x-ratelimit-remaining") == Some("0");
     if response.status() == 403 && limited {
-        let wait =
-            response.header("retry-after").and_then(|wait| wait.parse().ok()).map_or(LIMITED, Duration::from_secs);
         return Err(ToolError::retryable("GitHub takes no more requests for now")
             .with_code("rate_limited")
-            .after(wait));
+            .after(response.retry_after().unwrap_or(LIMITED)));
     }
     if (300..400).contains(&response.status()) {
         return Err(ToolError::permanent("the repository has moved: use its new name").with_code("repo_moved"));

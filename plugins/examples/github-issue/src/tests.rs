@@ -57,10 +57,40 @@ fn a_repeated_attempt_creates_no_second_one() {
 }
 
 #[test]
-fn the_operator_says_where_and_the_call_may_say_which() {
-    let cx = github(vec![]).with_setting("api_url", "https://github.example/api/v3/");
+fn the_operator_says_which_repository_and_the_call_may_say_another() {
+    let cx = github(vec![]);
     testing::call_with(&cx, "create_issue", json!({"title": "t", "repo": "grace/cobol"})).unwrap();
-    assert_eq!(cx.requests()[1].url, "https://github.example/api/v3/repos/grace/cobol/issues");
+    assert_eq!(cx.requests()[1].url, "https://api.github.com/repos/grace/cobol/issues");
+}
+
+#[test]
+fn a_test_is_held_to_what_the_plugin_asks_for() {
+    let cx = testing::context().with_secret("github_token").with_http(|_| Ok(Response::new(204, "")));
+    let secret = cx.secret("github_token").unwrap();
+    let repos = "https://api.github.com/repos/a/b";
+    for (request, allowed) in [
+        (cx.get(repos).bearer(&secret), true),
+        (cx.get(repos).query("token", &secret), true),
+        (cx.put(repos), false),
+        (cx.get("https://api.github.com/user"), false),
+        (cx.get("https://api.github.com/repository"), false),
+        (cx.get("https://api.github.com/repos/..%2fuser"), false),
+        (cx.get("http://api.github.com/repos/a"), false),
+        (cx.get("https://github.com/repos/a"), false),
+    ] {
+        let sent = request.send();
+        assert_eq!(sent.is_ok(), allowed, "{sent:?}");
+        assert!(allowed || *sent.unwrap_err().kind() == HttpErrorKind::Denied);
+    }
+    assert_eq!(cx.requests()[1].url, format!("{repos}?token=[secret github_token]"));
+    assert_eq!(cx.secret("another").unwrap_err().code(), Some("secret_missing"));
+}
+
+#[test]
+#[should_panic(expected = "the test has a setting `api_url` that plugin.toml does not ask for")]
+fn a_test_cannot_have_what_no_operator_could_give() {
+    let cx = github(vec![]).with_setting("api_url", "https://github.example/");
+    let _ = testing::call_with(&cx, "create_issue", json!({"title": "t"}));
 }
 
 #[test]
