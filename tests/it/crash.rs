@@ -107,8 +107,8 @@ impl Scene {
         let definition = weir_tests::definition(&(script.steps)(&target));
         if definition.to_string().contains("mcp_tool") {
             let asks = definition.to_string().contains("frozen");
-            let bytes =
-                if asks { crate::frozen::plugin("0.1.0") } else { weir::bench::module().expect("a small plugin") };
+            let module = || weir::bench::module().expect("a small plugin");
+            let bytes = if asks { crate::frozen::modest() } else { module() };
             let upload = Upload { bytes, name: None, version: None, activate: true, signature: None };
             tools.upload(upload).await.expect("a plugin");
         }

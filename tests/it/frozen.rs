@@ -13,6 +13,11 @@ pub(crate) fn plugin(version: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// The same, which asks for nothing.
+pub(crate) fn modest() -> Vec<u8> {
+    weir_tests::plugin::asking(&plugin("0.1.0"), &json!({"name": "frozen", "version": "0.1.0"}))
+}
+
 /// A server with the plugin, which is granted what it asks for.
 async fn server(version: &str) -> Weir {
     let weir = Weir::start(&["log_level=info,weir::tool=trace"]).await;
