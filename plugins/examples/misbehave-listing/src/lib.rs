@@ -21,6 +21,8 @@ impl JsonSchema for Hog {
     }
 }
 
+impl weir_sdk::Arguments for Hog {}
+
 weir_sdk::plugin! {
     /// Is never listed.
     fn hog(_input: Hog, _cx: &Context) -> Result<Text, ToolError> {
