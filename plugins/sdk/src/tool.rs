@@ -12,7 +12,8 @@ use crate::{Answer, Context, Output, ToolError};
 /// What a tool can take: a type whose JSON is an object, since the arguments of a call are one.
 ///
 /// [`#[weir_sdk::input]`](macro@crate::input) makes a struct with named members such a type, and maps from texts are.
-/// Anything else is refused when the crate is compiled:
+/// A type with a schema of its own, which is that of an object, says so with `impl weir_sdk::Arguments for ...`. Anything
+/// else is refused when the crate is compiled:
 ///
 /// ```compile_fail
 /// use weir_sdk::prelude::*;
