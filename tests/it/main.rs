@@ -2,6 +2,8 @@
 
 mod access;
 mod api;
+mod attacks;
+mod attacks_network;
 mod author;
 mod cache;
 mod chaos;
