@@ -3,6 +3,8 @@
 mod access;
 mod api;
 mod ask;
+mod attacks;
+mod attacks_network;
 mod author;
 mod cache;
 mod chaos;

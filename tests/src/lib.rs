@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod cluster;
+pub mod guest;
 pub mod load;
 pub mod plugin;
 pub mod postgres;

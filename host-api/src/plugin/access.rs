@@ -186,6 +186,10 @@ impl Request {
     /// # Errors
     /// Names the member that is not as it must be.
     pub fn parse(json: &[u8]) -> Result<Self, Refused> {
+        // A list would be taken for the members in their order.
+        if json.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Refused::new("it is not a JSON object"));
+        }
         let request: Self = serde_json::from_slice(json).map_err(|error| Refused::new(error.to_string()))?;
         request.fault().map_or(Ok(request), |fault| Err(Refused::new(fault)))
     }

@@ -25,6 +25,9 @@ struct Fetch {
     headers: std::collections::BTreeMap<String, String>,
     #[serde(default)]
     body: String,
+    /// Sends so many bytes more.
+    #[serde(default)]
+    more_bytes: usize,
     /// Puts this secret's placeholder where `[secret]` stands in URL, headers and body.
     #[serde(default)]
     secret: Option<String>,
@@ -121,7 +124,7 @@ weir_sdk::plugin! {
         };
         let (mut url, mut left) = (placed(&input.url), input.redirects);
         loop {
-            let mut request = cx.request(&input.method, &url).body(placed(&input.body));
+            let mut request = cx.request(&input.method, &url).body(placed(&input.body) + &"x".repeat(input.more_bytes));
             for (name, value) in &input.headers {
                 request = request.header(name, placed(value));
             }
