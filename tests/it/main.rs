@@ -4,6 +4,7 @@ mod access;
 mod api;
 mod author;
 mod cache;
+mod cassettes;
 mod chaos;
 mod cli;
 mod cluster;

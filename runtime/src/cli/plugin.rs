@@ -146,6 +146,15 @@ fn inspect(plugin: &Examined, file: &Path, as_json: bool) -> anyhow::Result<()> 
     print(&printable(&text))
 }
 
+/// Refuses a tool that the plugin does not offer, and names those that it does.
+pub(super) fn must_offer(plugin: &Examined, tool: &str) -> anyhow::Result<()> {
+    if !plugin.listed.tools.iter().any(|known| known.name == tool) {
+        let names: Vec<&str> = plugin.listed.tools.iter().map(|tool| tool.name.as_str()).collect();
+        bail!("the plugin has no tool named `{tool}`; it has {}", names.join(", "));
+    }
+    Ok(())
+}
+
 /// Calls a tool that may reach so much, and prints its answer.
 pub(super) async fn call(
     plugin: &Examined,
@@ -154,10 +163,7 @@ pub(super) async fn call(
     timeout: Duration,
     reach: Arc<Reach>,
 ) -> anyhow::Result<()> {
-    if !plugin.listed.tools.iter().any(|known| known.name == tool) {
-        let names: Vec<&str> = plugin.listed.tools.iter().map(|tool| tool.name.as_str()).collect();
-        bail!("the plugin has no tool named `{tool}`; it has {}", names.join(", "));
-    }
+    must_offer(plugin, tool)?;
     let run = RunId(new_id());
     let by = Caller { run, step: "call".to_owned(), attempt: 1, idempotency_key: format!("{run}:call"), timeout };
     let call = ToolCall { tool: tool.to_owned(), arguments, on_tool_error: OnToolError::Continue };

@@ -8,7 +8,7 @@ use weir_host::plugin::{Answer, Call, Denial, Fault, FaultClass, LogLevel, Reach
 
 use super::Tools;
 use super::loaded::{Loaded, Schemas, Unready};
-use super::recorded::Recorded;
+use super::recorded::{Recorded, Told};
 use super::schema::Schema;
 use crate::model::error::{AttemptFailure, FailureCode};
 use crate::model::id::RunId;
@@ -46,12 +46,11 @@ impl Tools {
         let unready = |error: Unready| unready(digest, &error);
         let plugin = self.load(digest).await.map_err(unready)?;
         let reach = self.reach(&plugin).await.map_err(unready)?;
-        let tape = self.book.wants_call(digest).then(|| Arc::new(Tape::recording()));
-        let attempt = by.attempt;
-        let (result, uses) = plugin.call(call, by, reach, tape.clone()).await;
+        let tape = self.book.wants_call(digest).then(|| (Arc::new(Tape::recording()), Told::of(&by)));
+        let (result, uses) = plugin.call(call, by, reach, tape.as_ref().map(|(tape, _)| Arc::clone(tape))).await;
         self.book.note(digest, &uses);
-        if let Some(tape) = tape {
-            self.book.keep(digest, Recorded::of(call, attempt, &tape, &result));
+        if let Some((tape, told)) = tape {
+            self.book.keep(digest, Recorded::of(call, told, (&tape, &uses), &result));
         }
         result
     }
