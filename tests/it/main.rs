@@ -25,6 +25,7 @@ mod kill;
 mod openapi;
 mod original;
 mod plugins;
+mod rehearse;
 mod sandbox;
 mod shelf;
 mod signing;

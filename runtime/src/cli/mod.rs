@@ -14,6 +14,8 @@ mod kit;
 mod operate;
 mod plugin;
 mod push;
+mod rehearsal;
+mod rehearse;
 mod rights;
 mod secret;
 mod server;
