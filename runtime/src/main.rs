@@ -10,7 +10,7 @@ fn main() -> std::process::ExitCode {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("weir: {error:#}");
-            std::process::ExitCode::FAILURE
+            if error.is::<weir::cli::Misused>() { 2.into() } else { std::process::ExitCode::FAILURE }
         }
     }
 }

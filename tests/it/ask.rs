@@ -1,7 +1,6 @@
 //! Tools that ask: the run waits, durably and without taking anything, and goes on with the answers.
 
 use serde_json::{Value, json};
-use weir::clock::Clock as _;
 use weir::engine::Drove;
 use weir::model::ask::{Answer as Given, AnswerAction};
 use weir::model::path::StepPath;

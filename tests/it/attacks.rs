@@ -124,7 +124,7 @@ async fn each_attack_fails_its_own_call_with_its_own_code() {
             }
         }
     };
-    beside(&weir, attacks).await;
+    Box::pin(beside(&weir, attacks)).await;
     // Afterwards the host is as it was.
     weir.upload(SOUND.module()).await.expect(201);
     assert_eq!(attacked(&weir, "sound", &json!({"a": 1})).await.1["result"], json!({"a": 1}));
@@ -151,7 +151,7 @@ async fn no_schema_makes_arguments_costly() {
             assert_eq!(attacked(&weir, name, &json!({})).await.0["status"], "SUCCEEDED", "{name}");
         }
     };
-    beside(&weir, attacks).await;
+    Box::pin(beside(&weir, attacks)).await;
 }
 
 /// Schemas that would cost too much, and what is said of them.
@@ -196,7 +196,7 @@ async fn schema_bombs_are_refused_at_the_door() {
             refused(&weir, name, Guest { name, schema: &schema, ..SOUND }.module(), says).await;
         }
     };
-    beside(&weir, attacks).await;
+    Box::pin(beside(&weir, attacks)).await;
 }
 
 /// Uploads what must be refused, and for what.
@@ -237,7 +237,7 @@ async fn guests_that_misbehave_before_a_call_are_refused() {
         let tables = "(table 1 funcref) ".repeat(9);
         refused(&weir, "tables", Guest { name: "tables", more: &tables, ..SOUND }.module(), "cannot be used").await;
     };
-    beside(&weir, attacks).await;
+    Box::pin(beside(&weir, attacks)).await;
 }
 
 /// Text that repeats `line` with each number and the one before.
@@ -273,7 +273,7 @@ async fn components_of_too_much_and_of_another_world_are_refused() {
             refused(&weir, name, component, says).await;
         }
     };
-    beside(&weir, attacks).await;
+    Box::pin(beside(&weir, attacks)).await;
 }
 
 /// Components that are sound, and none that the contract knows.
@@ -349,6 +349,6 @@ async fn uploads_that_end_early_are_refused() {
             refused(&weir, &format!("{cut} bytes"), plugin[..cut].to_vec(), "").await;
         }
     };
-    beside(&weir, attacks).await;
+    Box::pin(beside(&weir, attacks)).await;
     assert_eq!(weir.get("/plugins").await.expect(200)["items"].as_array().map(Vec::len), Some(1));
 }

@@ -95,7 +95,7 @@ async fn no_part_of_a_request_becomes_another_header_or_request() {
         assert_eq!((received.body.as_ref(), received.header("content-length")), (&b"whole"[..], "5"));
         assert_eq!(received.headers["x-a"].as_bytes(), "\u{e9}".as_bytes());
     };
-    beside(&weir, attacks).await;
+    Box::pin(beside(&weir, attacks)).await;
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {
@@ -144,7 +144,7 @@ async fn a_target_that_does_not_read_takes_no_more_than_the_calls_time() {
         let sent = within("the end of the body", drain(&mut connection)).await;
         assert!(sent < BODY_BYTES, "all {sent} bytes were sent");
     };
-    beside(&weir, attack).await;
+    Box::pin(beside(&weir, attack)).await;
 }
 
 /// Sends a response that goes on until nobody takes any more of it. Answers how much was taken.
@@ -177,7 +177,7 @@ async fn a_guest_that_reads_slowly_holds_little_and_only_as_long_as_it_may() {
         let after = crate::sandbox::resident(&weir);
         assert!(after < before + 64 * 1024, "{before} KiB before, {after} KiB after");
     };
-    beside(&weir, attack).await;
+    Box::pin(beside(&weir, attack)).await;
 }
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn responses_without_an_end_fail_the_call() {
             assert!(sent < 64 << 20, "{name}: {sent} bytes were taken");
         }
     };
-    beside(&weir, attack).await;
+    Box::pin(beside(&weir, attack)).await;
 }
 
 /// Answers for `rebind.test` with one address and the next time with the other, and notes that it was asked. It stands

@@ -98,6 +98,18 @@ impl Target {
         Self { address, inner }
     }
 
+    /// Stops listening: from here on nobody is there.
+    ///
+    /// # Panics
+    /// When somebody is there still.
+    pub async fn stop(&self) {
+        let server = self.inner.server.lock().unwrap().take().expect("it is stopped once");
+        server.abort();
+        // The listener goes with the task.
+        let _ = server.await;
+        assert!(tokio::net::TcpStream::connect(&self.address).await.is_err(), "somebody listens at {}", self.address);
+    }
+
     /// The URL of a path.
     #[must_use]
     pub fn url(&self, path: &str) -> String {

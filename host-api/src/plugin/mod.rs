@@ -37,5 +37,5 @@ pub use log::{LogLevel, LogLine, Progress};
 pub use mcp::{Answer, Tool};
 pub use outbound::{Denial, HostUse, Reach, Uses};
 pub use signature::{PublicKey, SecretKey, Signature, SignedText};
-pub use tape::{Body, Exchange, Tape};
+pub use tape::{Astray, Body, Exchange, Sent, Tape, without_placeholders};
 pub use trust::{Signed, Trust};

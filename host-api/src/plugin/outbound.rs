@@ -22,7 +22,7 @@ use super::call::Way;
 use super::guest::Meter;
 use super::host::OutboundLimits;
 use super::log::{LogLevel, LogLine};
-use super::tape::Tape;
+use super::tape::{PLACEHOLDER, Sent, Tape};
 use crate::egress::{self, Egress, EgressError, Incoming, Placeholders, Secret};
 
 /// Bytes of what is written to one body at once.
@@ -138,7 +138,7 @@ impl Outbound {
             Some(secret) => {
                 #[expect(clippy::disallowed_methods, reason = "nobody else may know it; no test goes by its value")]
                 let random: u128 = rand::random();
-                let text = format!("weir-secret-{random:032x}");
+                let text = format!("{PLACEHOLDER}{random:032x}");
                 self.placeholders.add(text.clone(), Arc::clone(secret));
                 Some(text)
             }
@@ -209,7 +209,7 @@ impl WasiHttpHooks for Outbound {
         let at_once = self.limits.requests_at_once_max as usize;
         let places = Arc::clone(self.places.get_or_insert_with(|| Arc::new(Semaphore::new(at_once))));
         let (egress, meter, limits) = (self.egress.clone(), Arc::clone(&self.meter), self.limits);
-        let tape = self.tape.clone();
+        let tape = self.tape.clone().map(|tape| (tape.turn(), tape));
         Box::new(async move {
             let place = places.acquire_owned().await.map_err(|_| HttpError::ConnectionLimitReached)?;
             let Prepared { mut request, origin, wanted } = prepared;
@@ -221,11 +221,16 @@ impl WasiHttpHooks for Outbound {
                 (host.requests, host.sent_bytes) =
                     (host.requests.saturating_add(1), host.sent_bytes.saturating_add(sent));
             }
-            let url = request.secrets.named(request.url.as_str());
-            let method = request.method.as_str();
-            if let Some(tape) = tape.as_ref().filter(|tape| tape.plays()) {
-                return played(tape, &meter, (method, &url, &request.body), &wanted);
-            }
+            let recording = match tape {
+                Some((turn, tape)) => {
+                    let sent = Sent::of(&request);
+                    if tape.plays() {
+                        return played(&tape, turn, &sent, &meter, &wanted);
+                    }
+                    Some((tape, turn, sent))
+                }
+                None => None,
+            };
             let options = options.unwrap_or_default();
             let opened =
                 within(options.first_byte_timeout, egress.open(&request), HttpError::HttpResponseTimeout).await?;
@@ -234,14 +239,14 @@ impl WasiHttpHooks for Outbound {
             *response.status_mut() = incoming.status;
             *response.headers_mut() = incoming.headers.clone();
             let between = options.between_bytes_timeout;
-            let recording = tape.map(|tape| Recording {
+            let recording = recording.map(|(tape, turn, sent)| Recording {
                 tape,
-                method: method.to_owned(),
-                url,
-                sent: request.body.clone(),
+                turn,
+                sent,
                 status: incoming.status,
                 headers: incoming.headers.clone(),
                 received: Vec::new(),
+                broke: false,
             });
             let reading = Reading { incoming, meter, origin, wanted, between, recording, _place: place };
             *response.body_mut() = StreamBody::new(stream::try_unfold(reading, Reading::next)).boxed_unsync();
@@ -268,28 +273,33 @@ struct Reading {
 /// An exchange that goes onto a tape when the guest is through with its response.
 struct Recording {
     tape: Arc<Tape>,
-    method: String,
-    url: String,
-    sent: Bytes,
+    turn: usize,
+    sent: Sent,
     status: http::StatusCode,
     headers: http::HeaderMap,
     received: Vec<u8>,
+    /// What came back ended before its end: that cannot be played.
+    broke: bool,
 }
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        self.tape.keep((&self.method, &self.url, &self.sent), self.status, &self.headers, &self.received);
+        if self.broke {
+            return;
+        }
+        self.tape.keep(self.turn, &self.sent, self.status, &self.headers, &self.received);
     }
 }
 
 /// What a tape has in answer to a request; what it has not is denied.
 fn played(
     tape: &Tape,
+    turn: usize,
+    sent: &Sent,
     meter: &Meter,
-    (method, url, sent): (&str, &str, &[u8]),
     wanted: &str,
 ) -> Result<(http::Response<WasiBody>, Io), HttpError> {
-    let Some(played) = tape.play(method, url, sent) else {
+    let Some(played) = tape.play(turn, sent) else {
         meter.uses().deny(wanted.to_owned(), "no such request was recorded".to_owned());
         return Err(HttpError::HttpRequestDenied);
     };
@@ -301,10 +311,12 @@ fn played(
 
 impl Reading {
     async fn next(mut self) -> Result<Option<(http_body::Frame<Bytes>, Self)>, HttpError> {
-        let piece = within(self.between, self.incoming.piece(), HttpError::ConnectionReadTimeout).await?;
-        let Some(piece) = piece.map_err(|error| failed(&self.meter, &self.wanted, &error))? else {
-            return Ok(None);
-        };
+        let piece = within(self.between, self.incoming.piece(), HttpError::ConnectionReadTimeout).await;
+        let piece = piece.and_then(|piece| piece.map_err(|error| failed(&self.meter, &self.wanted, &error)));
+        if let (Err(_), Some(recording)) = (&piece, &mut self.recording) {
+            recording.broke = true;
+        }
+        let Some(piece) = piece? else { return Ok(None) };
         if let Some(recording) = &mut self.recording {
             recording.received.extend_from_slice(&piece);
         }

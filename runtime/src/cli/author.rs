@@ -1,4 +1,4 @@
-//! `weir plugin new`, `build` and `dev`: from nothing to a component.
+//! `weir plugin new`, `build`, `dev` and `test`: from nothing to a component that does what it should.
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
@@ -7,6 +7,7 @@ use super::build::{self, Sources};
 use super::create::{self, Language};
 use super::dev::{self, Call};
 use super::rights::Rights;
+use super::test::{self, EXAMPLES, Test};
 use crate::config::Config;
 use crate::telemetry;
 
@@ -43,6 +44,14 @@ pub(super) enum Command {
         #[command(flatten)]
         rights: Rights,
     },
+
+    /// Make recorded calls of a plugin again, without a network, and tell what is not as it was.
+    ///
+    /// Every file in the folder of cassettes is a call: its tool, arguments, settings, the names of its secrets (never
+    /// their values), its requests with what came back, and how it ended. Each request must be the recorded one, in its
+    /// order, and so must the end. A call has the rights that it was recorded with, unless flags say others.
+    #[command(after_help = EXAMPLES)]
+    Test(Test),
 }
 
 pub(super) async fn run(command: &Command, config: &Config) -> anyhow::Result<()> {
@@ -62,5 +71,6 @@ pub(super) async fn run(command: &Command, config: &Config) -> anyhow::Result<()
             };
             dev::run(sources, call.as_ref(), config).await
         }
+        Command::Test(test) => test::run(test, config).await,
     }
 }

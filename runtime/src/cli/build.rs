@@ -27,6 +27,13 @@ pub(super) struct Sources {
     target_dir: Option<PathBuf>,
 }
 
+impl Sources {
+    /// The sources in a directory, which are built in another one.
+    pub(super) fn new(directory: PathBuf, target_dir: Option<PathBuf>) -> Self {
+        Self { directory, target_dir }
+    }
+}
+
 /// A plugin that was built.
 pub(super) struct Built {
     /// The component.

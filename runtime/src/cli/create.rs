@@ -66,6 +66,7 @@ pub(super) fn new(name: &str, language: Language) -> anyhow::Result<()> {
     kit::write(&files, directory)?;
     print(&format!(
         "{name} is a plugin with one tool. Next:\n  cd {name}\n  {test}\n  weir plugin build\n  \
-         weir plugin call {name}.wasm greet '{{\"name\": \"Ada\"}}'\n"
+         weir plugin call {name}.wasm greet '{{\"name\": \"Ada\"}}'\n  \
+         weir plugin test --record greet '{{\"name\": \"Ada\"}}'\n"
     ))
 }

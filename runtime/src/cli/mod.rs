@@ -3,9 +3,11 @@
 mod ask;
 mod author;
 mod build;
+mod cassette;
 mod copy;
 mod create;
 mod dev;
+mod difference;
 mod healthcheck;
 mod import;
 mod key;
@@ -13,10 +15,13 @@ mod kit;
 mod operate;
 mod plugin;
 mod push;
+mod rehearsal;
+mod rehearse;
 mod rights;
 mod secret;
 mod server;
 mod signing;
+mod test;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -181,10 +186,15 @@ enum Command {
     Openapi,
 }
 
+/// A command was used in a way that makes no sense, as only the command itself could see.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Misused(String);
+
 /// Does what the command line says.
 ///
 /// # Errors
-/// What went wrong, for a person; the process then ends with status 1.
+/// What went wrong, for a person; the process then ends with status 1, or 2 when it is [`Misused`].
 pub fn main() -> anyhow::Result<()> {
     // What speaks TLS to Redis takes the one that the process has chosen. Nobody has chosen before.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use weir_host::plugin::{Grant, Request};
 
 use super::push::{self, Push};
+use super::rehearse::{self, Rehearse};
 use super::server::{Server, all, text};
 use super::{print, printable, words};
 use crate::client::Client;
@@ -24,6 +25,14 @@ pub(super) enum Command {
     /// Shows what it is, what it asks for, and how that differs from what the active version is granted. A version that
     /// asks for no more than that takes over the grant; one that asks for more waits until somebody grants it.
     Push(Push),
+
+    /// Make the last calls of what is active on a server again with a new version, without a network.
+    ///
+    /// What was recorded on the server answers its requests, and it has the rights of the active version. Tells which
+    /// calls end in another way, fail, or want what the recorded ones did not have; what the new version asks for beyond
+    /// the grant; and how its fuel changes. Changes nothing on the server.
+    #[command(after_help = rehearse::EXAMPLES)]
+    Rehearse(Rehearse),
 
     /// Show the plugins of a server: each name with its active version, or its newest where none is active.
     List {
@@ -93,9 +102,9 @@ pub(super) struct Named {
 /// What a server says of a plugin's rights.
 #[derive(Deserialize)]
 pub(super) struct Rights {
-    name: String,
-    version: String,
-    digest: String,
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) digest: String,
     request: Request,
     pub(super) grant: Option<Grant>,
     missing: Vec<String>,
@@ -114,6 +123,7 @@ struct Use {
 pub(super) async fn run(command: &Command, config: &Config) -> anyhow::Result<()> {
     match command {
         Command::Push(push) => push::run(push, config).await,
+        Command::Rehearse(rehearse) => rehearse::run(rehearse, config).await,
         Command::List { server } => list(&server.client()?).await,
         Command::Grants { plugin, unused, server } => {
             let client = server.client()?;

@@ -152,6 +152,15 @@ fn inspect(plugin: &Examined, file: &Path, as_json: bool) -> anyhow::Result<()> 
     print(&printable(&text))
 }
 
+/// Refuses a tool that the plugin does not offer, and names those that it does.
+pub(super) fn must_offer(plugin: &Examined, tool: &str) -> anyhow::Result<()> {
+    if !plugin.listed.tools.iter().any(|known| known.name == tool) {
+        let names: Vec<&str> = plugin.listed.tools.iter().map(|tool| tool.name.as_str()).collect();
+        bail!("the plugin has no tool named `{tool}`; it has {}", names.join(", "));
+    }
+    Ok(())
+}
+
 /// Calls a tool that may reach so much and is answered so, and prints its answer, or what it asks.
 pub(super) async fn call(
     plugin: &Examined,
@@ -160,10 +169,7 @@ pub(super) async fn call(
     timeout: Duration,
     (reach, answers): (Arc<Reach>, &[Answer]),
 ) -> anyhow::Result<()> {
-    if !plugin.listed.tools.iter().any(|known| known.name == tool) {
-        let names: Vec<&str> = plugin.listed.tools.iter().map(|tool| tool.name.as_str()).collect();
-        bail!("the plugin has no tool named `{tool}`; it has {}", names.join(", "));
-    }
+    must_offer(plugin, tool)?;
     let run = RunId(new_id());
     let call = ToolCall { tool: tool.to_owned(), arguments, on_tool_error: OnToolError::Continue };
     let mut resumed: Option<Resumption> = None;

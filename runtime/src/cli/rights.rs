@@ -45,18 +45,33 @@ pub(super) fn value(text: &str) -> &str {
 }
 
 impl Rights {
+    /// Whether a secret is given.
+    pub(super) fn brings_secrets(&self) -> bool {
+        !self.secrets.is_empty()
+    }
+
+    /// What is granted to a plugin that asks for `request`: what the flags say, in place of `before`. Settings that they
+    /// do not name stay.
+    ///
+    /// # Errors
+    /// When the file of the grant cannot be read.
+    pub(super) fn grant(&self, request: &Request, before: Grant) -> anyhow::Result<Grant> {
+        let mut grant = match &self.grant {
+            Some(file) => read(file).with_context(|| file.display().to_string())?,
+            None if self.allow => Grant { settings: before.settings, ..Grant::all_of(request) },
+            None => before,
+        };
+        grant.settings.extend(self.settings.iter().cloned().collect::<BTreeMap<_, _>>());
+        Ok(grant)
+    }
+
     /// What the tools of a plugin that asks for `request` may reach.
     ///
     /// # Errors
     /// What cannot be granted, or read.
     pub(super) fn reach(&self, request: Option<&Request>) -> anyhow::Result<Arc<Reach>> {
         let request = request.cloned().unwrap_or_default();
-        let mut grant = match &self.grant {
-            Some(file) => read(file).with_context(|| file.display().to_string())?,
-            None if self.allow => Grant::all_of(&request),
-            None => Grant::default(),
-        };
-        grant.settings.extend(self.settings.iter().cloned().collect::<BTreeMap<_, _>>());
+        let grant = self.grant(&request, Grant::default())?;
         if let Some((pointer, message)) = grant.fault(&request) {
             bail!("{pointer}: {message}");
         }

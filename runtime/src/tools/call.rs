@@ -9,7 +9,7 @@ use weir_host::plugin::{Answer, Call, Denial, Fault, FaultClass, LogLevel, Outco
 use super::Tools;
 use super::ask;
 use super::loaded::{Loaded, Schemas, Unready};
-use super::recorded::Recorded;
+use super::recorded::{Recorded, Told};
 use super::schema::Schema;
 use crate::model::ask::{Reply, Resumption};
 use crate::model::error::{AttemptFailure, FailureCode};
@@ -52,12 +52,11 @@ impl Tools {
         let reach = self.reach(&plugin).await.map_err(unready)?;
         // What a resumed call does depends on the state that the tool left, which nobody is shown.
         let wanted = by.resumed.is_none() && self.book.wants_call(digest);
-        let tape = wanted.then(|| Arc::new(Tape::recording()));
-        let attempt = by.attempt;
-        let (result, uses) = plugin.call(call, by, reach, tape.clone()).await;
+        let tape = wanted.then(|| (Arc::new(Tape::recording()), Told::of(&by)));
+        let (result, uses) = plugin.call(call, by, reach, tape.as_ref().map(|(tape, _)| Arc::clone(tape))).await;
         self.book.note(digest, &uses);
-        if let Some(tape) = tape {
-            self.book.keep(digest, Recorded::of(call, attempt, &tape, &result));
+        if let Some((tape, told)) = tape {
+            self.book.keep(digest, Recorded::of(call, told, (&tape, &uses), &result));
         }
         result
     }

@@ -37,7 +37,7 @@ pub use ask::answer_faults;
 pub use call::Caller;
 pub use examine::{Examined, examine};
 pub use loaded::{Loaded, read_request};
-pub use recorded::{Outcome, Recorded, Replayed, answer};
+pub use recorded::{Outcome, Recorded, Replayed, Told, answer};
 pub use secrets::{SecretError, Secrets, owner};
 pub use upload::{Refusal, Upload, Uploaded};
 
