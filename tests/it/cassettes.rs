@@ -198,24 +198,25 @@ async fn an_integration_is_told_the_same_key_and_each_header_counts() {
     target.answer("/repos/a/b/issues", axum::Json(json!({"number": 7, "html_url": "https://example.com/7"})));
     let rule = json!({"host": "127.0.0.1", "scheme": "http", "port": target.port(), "methods": ["GET", "POST"],
         "path_prefix": "/repos", "secrets": ["github_token"]});
-    let plugin = asking(
-        &bytes("github_issue"),
-        &json!({
-            "name": "github-issue", "version": "1", "http": [rule], "secrets": [{"name": "github_token"}],
-            "settings": [{"name": "api_url"}, {"name": "default_repo"}],
-        }),
-    );
+    let request = json!({
+        "name": "github-issue", "version": "1", "http": [rule], "secrets": [{"name": "github_token"}],
+        "settings": [{"name": "default_repo"}],
+    });
+    // It is as long, with a port of five digits.
+    let moved =
+        patched(&bytes("github_issue"), "https://api.github.com", &format!("http://127.0.0.1:{:05}", target.port()));
+    let plugin = asking(&moved, &request);
     let home = Home::with(&plugin);
-    let api = format!("api_url={}", target.url(""));
-    let rights = ["--allow", "--secret", "github_token=token.txt", "--setting", &api, "--setting", "default_repo=a/b"];
+    let rights = ["--allow", "--secret", "github_token=token.txt", "--setting", "default_repo=a/b"];
     let (status, said) = home.test(&[&["--record", "create_issue", r#"{"title": "It broke"}"#][..], &rights].concat());
     assert_eq!(status, Some(0), "{said}");
     target.stop().await;
     // The key of the call stands in the body that it sends.
     assert_eq!(home.test(&[]), (Some(0), "ok create_issue\n".to_owned()));
-    home.write("plugin.wasm", patched(&plugin, "2022-11-28", "2026-11-28"));
+    home.write("plugin.wasm", patched(&plugin, "vnd.github+json", "vnd.github+text"));
     let (status, said) = home.test(&[]);
-    let header = "/call/http/0/sent_headers/x-github-api-version: wanted \"2022-11-28\", got \"2026-11-28\"";
+    let header = "/call/http/0/sent_headers/accept: \
+                  wanted \"application/vnd.github+json\", got \"application/vnd.github+text\"";
     assert_eq!((status, said.lines().nth(1).map(str::trim)), (Some(1), Some(header)), "{said}");
 }
 
