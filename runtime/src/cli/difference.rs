@@ -114,8 +114,8 @@ mod tests {
             [
                 "/x/a/1/b~1c: wanted \"x\", got \"y\"",
                 "/x/a/2: wanted nothing, got 3",
-                "/x/body/m: wanted 2, got 3",
                 "/x/gone: wanted null, got nothing",
+                "/x/body/m: wanted 2, got 3",
                 "/x/new: wanted nothing, got true",
             ]
         );
@@ -132,7 +132,7 @@ mod tests {
         let told = told_of(&text("b\n"), &text(&"c".repeat(1_000))).concat();
         assert!(told.starts_with("/x: wanted ...aaa") && told.contains("aaab\\n\", got ...aaa"), "{told}");
         assert!(told.ends_with("ccc...") && told.len() < 300, "{told}");
-        let many: Vec<Difference> = differences("", &json!([0; 10]), &json!([1; 10]));
+        let many: Vec<Difference> = differences("", &json!(vec![0; 10]), &json!(vec![1; 10]));
         assert!(super::told(&many).ends_with("  /7: wanted 0, got 1\n  and 2 more\n"), "{many:?}");
     }
 }
