@@ -114,8 +114,8 @@ mod tests {
             [
                 "/x/a/1/b~1c: wanted \"x\", got \"y\"",
                 "/x/a/2: wanted nothing, got 3",
-                "/x/body/m: wanted 2, got 3",
                 "/x/gone: wanted null, got nothing",
+                "/x/body/m: wanted 2, got 3",
                 "/x/new: wanted nothing, got true",
             ]
         );
