@@ -2,7 +2,7 @@
 
 #[cfg(not(target_arch = "wasm32"))]
 use std::cell::OnceCell;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ pub struct Context {
     pub(crate) settings: BTreeMap<String, String>,
     pub(crate) lines: RefCell<Vec<Line>>,
     pub(crate) past: RefCell<Past>,
+    /// Requests that carried a key of this call.
+    pub(crate) keyed: Cell<u32>,
     pub(crate) fake: Fake,
 }
 
@@ -93,6 +95,7 @@ impl Context {
             settings: BTreeMap::new(),
             lines: RefCell::default(),
             past: RefCell::default(),
+            keyed: Cell::default(),
             fake: Fake::default(),
         }
     }

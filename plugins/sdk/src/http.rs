@@ -328,8 +328,9 @@ impl RequestBuilder<'_> {
     /// Makes the request and reads the whole response. Redirects are responses like others.
     ///
     /// Requests that may change something (POST, PUT, PATCH and DELETE) carry the call's idempotency key, unless they
-    /// have one. All of a call have the same: two that one service must tell apart need keys of their own, such as
-    /// `.header("idempotency-key", format!("{}:second", cx.idempotency_key()))`.
+    /// have one: the first of a call the key itself, the second `KEY:2` and so on, so that no service takes one for a
+    /// repeat of another. A tool that may leave out a request when it is tried again gives its requests keys of their
+    /// own, such as `.header("idempotency-key", format!("{}:invoice", cx.idempotency_key()))`.
     ///
     /// # Errors
     /// [`HttpError`]; a status that says that it did not work is no error here.
@@ -339,7 +340,10 @@ impl RequestBuilder<'_> {
             return Err(HttpError::of(fault, host));
         }
         if UNSAFE.contains(&self.request.method.as_str()) && self.request.header("idempotency-key").is_none() {
-            let key = self.context.idempotency_key().to_owned();
+            let n = self.context.keyed.get() + 1;
+            self.context.keyed.set(n);
+            let key = self.context.idempotency_key();
+            let key = if n == 1 { key.to_owned() } else { format!("{key}:{n}") };
             self.request.headers.push(("idempotency-key".to_owned(), key));
         }
         let answered = self.context.exchange(self.request);
