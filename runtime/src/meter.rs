@@ -114,7 +114,7 @@ impl Meter {
         self.run_seconds.get_or_create(&[("outcome", outcome)]).observe(after.as_secs_f64());
     }
 
-    /// An attempt of a step of this kind ended; `result` is `ok` or the code of its failure.
+    /// An attempt of a step of this kind ended; `result` is `ok`, `asked` where a tool asks, or the code of its failure.
     pub fn attempted(&self, kind: &'static str, result: &'static str, took: Duration) {
         self.attempts.get_or_create(&[("kind", kind), ("result", result)]).inc();
         self.attempt_seconds.get_or_create(&[("kind", kind)]).observe(took.as_secs_f64());
