@@ -25,7 +25,7 @@ struct Author {
 impl Author {
     /// Runs the block of the tutorial that begins with this line, and answers what it prints.
     fn follows(&mut self, first: &str) -> String {
-        let block = blocks("sh").find(|block| block.starts_with(first)).expect(first);
+        let block = blocks("sh").find(|block| format!("{block}\n").starts_with(first)).expect(first);
         // The one thing that is not as written: the server of a test listens where there is room.
         let block = block.replace("http://127.0.0.1:8000", &self.server);
         self.types(&block)
@@ -116,6 +116,12 @@ async fn the_tutorial_followed_word_by_word_ends_in_a_run_that_used_the_new_tool
         let shown = ada.types(&block);
         assert!(shown.contains("api.example.com"), "{shown}");
         ada.follows("weir plugin grants hello --unused |");
+
+        // What was made is kept: as a cassette, and by the server.
+        let recorded = ada.follows("weir plugin test --record");
+        assert!(recorded.contains("recorded greet: "), "{recorded}");
+        let played = ada.follows("weir plugin test\n");
+        assert!(played.contains("ok greet"), "{played}");
     };
     // The server of the test answers meanwhile.
     tokio::task::spawn_blocking(tutorial).await.expect("followed");
