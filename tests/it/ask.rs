@@ -89,7 +89,24 @@ async fn a_question_is_shown_answered_once_and_the_run_goes_on() {
         (&steps[0]["attempts"], &steps[0]["questions"], &steps[1]["status"]),
         (&json!(2), &Value::Null, &json!("SUCCEEDED"))
     );
-    assert_eq!(give(&weir, &run, &yes()).await.expect(409)["code"], "run_finished");
+    // Who never heard of the first time may repeat it, in whatever order its members are.
+    let again = accept("approval", &json!({"comment": "after lunch", "approved": true}));
+    assert_eq!(give(&weir, &run, &again).await.expect(202)["status"], "SUCCEEDED");
+    let no = json!({"step": "ask", "key": "approval", "action": "decline"});
+    assert_eq!(give(&weir, &run, &no).await.expect(409)["code"], "already_answered");
+    let other = json!({"step": "ask", "key": "other", "action": "decline"});
+    assert_eq!(give(&weir, &run, &other).await.expect(409)["code"], "run_finished");
+}
+
+#[tokio::test]
+async fn a_patience_without_end_is_one() {
+    let weir = Weir::start(&[]).await;
+    weir.example("approve").await;
+    let input = json!({"question": "Deploy?", "approvers": ["Ada"], "within_seconds": 1e18});
+    let run = asking(&weir, &json!({"tool_name": "approve_by_all", "input": input})).await;
+    let yes = accept("Ada", &json!({"approved": true, "comment": ""}));
+    give(&weir, &run, &yes).await.expect(202);
+    assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
 }
 
 #[tokio::test]

@@ -110,11 +110,20 @@ enum Action {
 pub(super) async fn give(State(api): State<Api>, Id(id): Id<RunId>, body: JsonBody) -> Result<Response, Problem> {
     let (step, answer) = read_members(&body, |members, _| read(members))?;
     let run = find(&api, id).await?;
-    if let Status::Ended(_) = run.status {
-        return Err(Problem::new(ProblemCode::RunFinished, "a run that is over asks nothing"));
-    }
     let inspection = readable(api.engine.inspect(&run).await)?;
-    let question = asked(&inspection, &step, &answer.key)?;
+    let question = match asked(&run, &inspection, &step, &answer.key) {
+        Ok(question) => question,
+        // The question is over. Whoever repeats its answer, because he never heard of the first time, hears what he would
+        // have heard.
+        Err(problem) => {
+            let before = readable(api.store.answer(id, inspection.state.redrives, &step, &answer.key).await)?;
+            return match before {
+                Some(before) if before == answer => Ok(accepted(&run)),
+                Some(_) => Err(already_answered()),
+                None => Err(problem),
+            };
+        }
+    };
     let faults = answer_faults(question, &answer, "/content");
     if !faults.is_empty() {
         return Err(Problem::faulty(ProblemCode::InvalidRequest, faults));
@@ -122,10 +131,12 @@ pub(super) async fn give(State(api): State<Api>, Id(id): Id<RunId>, body: JsonBo
     match api.engine.answer(id, inspection.state.redrives, step, answer).await? {
         Sent::Delivered(run) => Ok(accepted(&run)),
         Sent::Refused => Err(Problem::new(ProblemCode::RunFinished, "the run ended meanwhile")),
-        Sent::Answered => {
-            Err(Problem::new(ProblemCode::AlreadyAnswered, "another answer came to this question before"))
-        }
+        Sent::Answered => Err(already_answered()),
     }
+}
+
+fn already_answered() -> Problem {
+    Problem::new(ProblemCode::AlreadyAnswered, "another answer came to this question before")
 }
 
 fn accepted(run: &RunRow) -> Response {
@@ -157,7 +168,10 @@ fn read_action(members: &Members<'_>, value: &Value) -> Option<AnswerAction> {
 }
 
 /// The question that is to be answered.
-fn asked<'i>(inspection: &'i Inspection, step: &StepPath, key: &str) -> Result<&'i Question, Problem> {
+fn asked<'i>(run: &RunRow, inspection: &'i Inspection, step: &StepPath, key: &str) -> Result<&'i Question, Problem> {
+    if let Status::Ended(_) = run.status {
+        return Err(Problem::new(ProblemCode::RunFinished, "a run that is over asks nothing"));
+    }
     let nothing = |why: String| Problem::new(ProblemCode::NothingAsked, why);
     if inspection.definition().index_of(step).is_none() {
         return Err(nothing(format!("the run has no step `{step}`")));

@@ -12,7 +12,7 @@ use super::Api;
 use super::extract::{JsonBody, PathText};
 use super::openapi::{CommandProblems, ReadProblems, WriteProblems};
 use super::page::List;
-use super::plugins::{PluginParam, find};
+use super::plugins::{PluginParam, find, gone};
 use super::problem::{Problem, ProblemCode};
 use crate::model::reader::Fault;
 use crate::model::time::Timestamp;
@@ -171,6 +171,7 @@ pub(super) async fn put(
     }
     let rights = serde_json::to_value(&grant).map_err(Problem::internal)?;
     let activated = api.store.set_plugin_grant(plugin.digest, &rights).await?;
+    let activated = activated.ok_or_else(|| gone(&text))?;
     api.tools.changed();
     tracing::info!(plugin.name, plugin.digest = %plugin.digest, ?activated, "a plugin was granted rights");
     let plugin = find(&api, &format!("{}@{}", plugin.name, plugin.version)).await?;

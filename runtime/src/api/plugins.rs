@@ -175,7 +175,12 @@ pub(super) async fn view(api: &Api, plugin: PluginVersion) -> Result<PluginView,
 pub(super) async fn find(api: &Api, text: &str) -> Result<PluginVersion, Problem> {
     let plugin = PluginRef::parse(text).map_err(|message| Problem::parameter("plugin", message))?;
     let found = api.store.plugin(&plugin).await?;
-    found.ok_or_else(|| Problem::new(ProblemCode::PluginNotFound, format!("no plugin of this server is `{plugin}`")))
+    found.ok_or_else(|| gone(&plugin))
+}
+
+/// The answer for a plugin that is not there, or not any more.
+pub(super) fn gone(plugin: &impl std::fmt::Display) -> Problem {
+    Problem::new(ProblemCode::PluginNotFound, format!("no plugin of this server is `{plugin}`"))
 }
 
 /// Upload a plugin

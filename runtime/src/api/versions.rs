@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Api;
 use super::extract::{PathText, Query};
 use super::openapi::CommandProblems;
-use super::plugins::{PluginParam, PluginView, find, view};
+use super::plugins::{PluginParam, PluginView, find, gone, view};
 use super::problem::{Problem, ProblemCode};
 use crate::model::plugin::PluginRef;
 use crate::store::{Deleted, PluginVersion};
@@ -94,7 +94,9 @@ pub(super) async fn activate(
         let detail = format!("`{}@{}` asks for {}", plugin.name, plugin.version, wants.join("; "));
         return Err(Problem::new(ProblemCode::GrantRequired, detail));
     }
-    api.store.activate_plugin(&plugin.name, plugin.id).await?;
+    if !api.store.activate_plugin(&plugin.name, plugin.id).await? {
+        return Err(gone(&text));
+    }
     let adopted = match adopt {
         Some(true) => api.tools.adopt(&plugin.name, api.engine.limits()).await?,
         _ => Vec::new(),

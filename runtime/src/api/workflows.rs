@@ -14,6 +14,7 @@ use super::extract::{Id, JsonBody, Query, read_members, read_text};
 use super::openapi::{CommandProblems, CreateProblems, ListProblems, ReadProblems, WriteProblems};
 use super::page::{List, ListParams, NumberedParams, number_request, page_request};
 use super::problem::{Problem, ProblemCode};
+use super::runs::CHANGES_MAX;
 use crate::clock::new_id;
 use crate::model::definition::Definition;
 use crate::model::id::WorkflowId;
@@ -22,7 +23,7 @@ use crate::model::names::workflow_name_fault;
 use crate::model::plugin::ToolLock;
 use crate::model::reader::{Fault, Faults, Members};
 use crate::model::time::Timestamp;
-use crate::store::{NewRevision, Revision, Workflow, WorkflowChange};
+use crate::store::{NewRevision, Revision, Saved, Workflow, WorkflowChange};
 
 // The macro that makes the document takes an alias for the type that it is.
 type WorkflowList = List<WorkflowView>;
@@ -135,12 +136,12 @@ struct NewDefinition {
 
 impl NewDefinition {
     /// The document, with the plugins that it calls.
-    async fn locked(self, api: &Api) -> Result<(Value, ToolLock), Problem> {
+    async fn locked(&self, api: &Api) -> Result<(Value, ToolLock), Problem> {
         let lock = api.tools.lock(&self.parsed).await?;
         let refused = |faults: Vec<Fault>| {
             Problem::faulty(ProblemCode::InvalidDefinition, faults.into_iter().map(in_body).collect())
         };
-        Ok((self.document, lock.map_err(refused)?))
+        Ok((self.document.clone(), lock.map_err(refused)?))
     }
 }
 
@@ -164,10 +165,28 @@ pub(super) async fn create(State(api): State<Api>, body: JsonBody) -> Result<Jso
             members.require("definition").and_then(|value| read_definition(value, api.engine.limits(), faults));
         Some((name?, definition?))
     })?;
-    let (name, (definition, tool_lock)) = (new.0, new.1.locked(&api).await?);
-    let id = WorkflowId(new_id());
-    let created = api.store.create_workflow(id, NewRevision { name, definition, tool_lock }).await?;
-    Ok(Json(created.into()))
+    let (id, name) = (WorkflowId(new_id()), new.0);
+    for _ in 0..CHANGES_MAX {
+        let (definition, tool_lock) = new.1.locked(&api).await?;
+        let revision = NewRevision { name: name.clone(), definition, tool_lock };
+        if let Some(created) = done(api.store.create_workflow(id, revision).await?, id)? {
+            return Ok(created);
+        }
+    }
+    Err(restless())
+}
+
+/// The answer for a workflow that was saved; nothing where a plugin was deleted between the look at it and the write.
+fn done(saved: Saved, id: WorkflowId) -> Result<Option<Json<WorkflowView>>, Problem> {
+    match saved {
+        Saved::Done(workflow) => Ok(Some(Json((*workflow).into()))),
+        Saved::Missing => Err(not_found(id)),
+        Saved::PluginGone => Ok(None),
+    }
+}
+
+fn restless() -> Problem {
+    Problem::new(ProblemCode::Unavailable, "the plugins of the definition are being changed again and again")
 }
 
 /// List workflows, newest first
@@ -206,12 +225,17 @@ pub(super) async fn update(
         Some((name.flatten(), definition.flatten()))
     })?;
     let (name, definition) = update;
-    let definition = match definition {
-        Some(definition) => Some(definition.locked(&api).await?),
-        None => None,
-    };
-    let change = WorkflowChange::Revise(name, definition);
-    self::change(&api, id, change).await
+    for _ in 0..CHANGES_MAX {
+        let definition = match &definition {
+            Some(definition) => Some(definition.locked(&api).await?),
+            None => None,
+        };
+        let change = WorkflowChange::Revise(name.clone(), definition);
+        if let Some(changed) = done(api.store.change_workflow(id, change).await?, id)? {
+            return Ok(changed);
+        }
+    }
+    Err(restless())
 }
 
 /// List the revisions of a workflow, newest first
@@ -232,12 +256,7 @@ pub(super) async fn revisions(
 }
 
 async fn set_active(api: &Api, id: WorkflowId, active: bool) -> Result<Json<WorkflowView>, Problem> {
-    change(api, id, WorkflowChange::SetActive(active)).await
-}
-
-async fn change(api: &Api, id: WorkflowId, change: WorkflowChange) -> Result<Json<WorkflowView>, Problem> {
-    let changed = api.store.change_workflow(id, change).await?;
-    Ok(Json(changed.ok_or_else(|| not_found(id))?.into()))
+    done(api.store.change_workflow(id, WorkflowChange::SetActive(active)).await?, id)?.ok_or_else(restless)
 }
 
 /// Switch a workflow on

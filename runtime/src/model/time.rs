@@ -26,10 +26,16 @@ impl Timestamp {
         self.0
     }
 
-    /// This time plus `duration`, capped at the largest representable time.
+    /// The latest time that has a text: in the year 9999.
+    #[must_use]
+    pub fn max() -> Self {
+        Self(jiff::Timestamp::MAX.as_microsecond())
+    }
+
+    /// This time plus `duration`, capped at [`Timestamp::max`].
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)))
+        Self(self.0.saturating_add(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))).min(Self::max())
     }
 
     /// This time minus `duration`, not before the Unix epoch.
@@ -47,10 +53,9 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(time) => write!(f, "{}", time.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00")),
-            Err(_) => write!(f, "9999-12-31T23:59:59.999999+00:00"),
-        }
+        // What no calendar has is the end of it, which can be read back.
+        let time = jiff::Timestamp::from_microsecond(self.0).unwrap_or(jiff::Timestamp::MAX);
+        write!(f, "{}", time.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00"))
     }
 }
 
@@ -88,9 +93,19 @@ mod tests {
     }
 
     #[test]
+    fn every_time_can_be_read_back() {
+        let ends = [Timestamp::max(), Timestamp::from_micros(0).plus(Duration::from_secs(u64::MAX))];
+        for time in ends {
+            assert_eq!(time.to_string().parse::<Timestamp>().expect("parses"), time);
+        }
+        let beyond = Timestamp::from_micros(i64::MAX).to_string();
+        assert_eq!(beyond.parse::<Timestamp>().expect("parses"), Timestamp::max());
+    }
+
+    #[test]
     fn arithmetic_saturates() {
         let time = Timestamp::from_micros(10);
-        assert_eq!(time.plus(Duration::MAX).as_micros(), i64::MAX);
+        assert_eq!(time.plus(Duration::MAX), Timestamp::max());
         assert_eq!(time.since(Timestamp::from_micros(20)), Duration::ZERO);
     }
 }

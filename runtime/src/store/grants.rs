@@ -4,7 +4,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::sql::Connection;
-use super::versions::activate;
+use super::versions::{HOLD_PLUGIN, activate};
 use super::writer::Op;
 use super::{Store, StoreError, from_json, json_bytes};
 use crate::clock::new_id;
@@ -41,10 +41,13 @@ struct SetGrant {
 }
 
 impl Op for SetGrant {
-    /// Names of the plugins that became active by it.
-    type Output = Result<Vec<String>, StoreError>;
+    /// Names of the plugins that became active by it; nothing where no version has the digest.
+    type Output = Option<Vec<String>>;
 
     async fn perform(&self, db: &mut Connection<'_>) -> Result<Self::Output, sqlx::Error> {
+        if db.query(HOLD_PLUGIN).bind(&self.digest.0[..]).execute().await? == 0 {
+            return Ok(None);
+        }
         let sql = "INSERT INTO plugin_grants (digest, rights, granted_at) VALUES ($1, $2, $3) \
                    ON CONFLICT (digest) DO UPDATE SET rights = excluded.rights, granted_at = excluded.granted_at";
         db.query(sql).bind(&self.digest.0[..]).bind(&self.rights).bind(self.now).execute().await?;
@@ -53,10 +56,11 @@ impl Op for SetGrant {
         let mut names = Vec::with_capacity(waiting.len());
         for row in waiting {
             let name: String = row.get("name")?;
-            activate(db, &name, row.get("id")?, self.now).await?;
-            names.push(name);
+            if activate(db, &name, row.get("id")?, self.now).await? {
+                names.push(name);
+            }
         }
-        Ok(Ok(names))
+        Ok(Some(names))
     }
 }
 
@@ -160,13 +164,18 @@ impl Store {
         .transpose()
     }
 
-    /// Grants a plugin these rights in place of those that it had. Versions that waited for it become active: answers their names.
+    /// Grants a plugin these rights in place of those that it had. Versions that waited for it become active: answers their
+    /// names, or nothing where the plugin is not there any more.
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn set_plugin_grant(&self, digest: PluginDigest, rights: &Value) -> Result<Vec<String>, StoreError> {
+    pub async fn set_plugin_grant(
+        &self,
+        digest: PluginDigest,
+        rights: &Value,
+    ) -> Result<Option<Vec<String>>, StoreError> {
         let (rights, now) = (json_bytes(rights)?, self.clock.now().as_micros());
-        self.db.write(SetGrant { digest, rights, now }).await?
+        self.db.write(SetGrant { digest, rights, now }).await
     }
 
     /// Takes every right from a plugin.

@@ -51,7 +51,7 @@ impl Op for SendOp {
 
     async fn perform(&self, db: &mut Connection<'_>) -> Result<Self::Output, sqlx::Error> {
         match self.said(db).await? {
-            Some(said) if said == self.bytes => {
+            Some(said) if serde_json::from_slice::<Message>(&said).is_ok_and(|said| said == self.message) => {
                 let row = db.query(select_run()).bind(self.run.0).fetch_one().await?;
                 return Ok(read_run(&row).map(|run| Sent::Delivered(Box::new(run))));
             }
@@ -108,11 +108,30 @@ impl Store {
         step: StepPath,
         answer: Answer,
     ) -> Result<Sent, StoreError> {
-        // As JSON: a key may have characters that no database takes.
-        let answers = Some(format!("{redrives} {step} {}", serde_json::Value::from(answer.key.as_str())));
+        let answers = Some(answered(redrives, &step, &answer.key));
         let message = Message::Answer { step, answer };
         let bytes = json_bytes(&message)?;
         self.db.write(SendOp { run, message, bytes, answers, now: self.clock.now().as_micros() }).await?
+    }
+
+    /// What came to a question, if anything did.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or the answer not by this version.
+    pub async fn answer(
+        &self,
+        run: RunId,
+        redrives: u32,
+        step: &StepPath,
+        key: &str,
+    ) -> Result<Option<Answer>, StoreError> {
+        let sql = "SELECT message FROM inbox WHERE run_id = $1 AND answers = $2";
+        let row = self.db.query(sql).bind(run.0).bind(answered(redrives, step, key).as_str()).fetch_optional().await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(match from_json(row.get("message")?)? {
+            Message::Answer { answer, .. } => Some(answer),
+            Message::Cancel | Message::Redrive => None,
+        })
     }
 
     /// The messages of a run after number `after`, with their numbers.
@@ -129,4 +148,10 @@ impl Store {
             .await?;
         rows.iter().map(|row| Ok((row.count("n")?, from_json(row.get("message")?)?))).collect()
     }
+}
+
+/// The name of a question in a run's life, by which it is answered once. The key is written as JSON: it may have characters
+/// that no database takes.
+fn answered(redrives: u32, step: &StepPath, key: &str) -> String {
+    format!("{redrives} {step} {}", serde_json::Value::from(key))
 }

@@ -58,7 +58,7 @@ pub use runs::{RunFilter, RunRow, Status};
 pub use secrets::SealedSecret;
 pub use transfer::{TransferError, copy};
 pub use versions::Deleted;
-pub use workflows::{NewRevision, Revision, Workflow, WorkflowChange};
+pub use workflows::{NewRevision, Revision, Saved, Workflow, WorkflowChange};
 
 use crate::clock::Clock;
 use crate::model::time::Timestamp;

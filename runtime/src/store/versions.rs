@@ -8,6 +8,10 @@ use super::writer::Op;
 use super::{Store, StoreError};
 use crate::model::id::WorkflowId;
 
+/// Holds the versions with a digest until the transaction is over, and says by its count whether there are any. Whoever
+/// pins, grants or deletes one begins with this.
+pub(super) const HOLD_PLUGIN: &str = "UPDATE plugin_versions SET name = name WHERE digest = $1";
+
 /// Most users that the refusal of a deletion names.
 const USERS_TOLD: i64 = 10;
 
@@ -22,13 +26,18 @@ pub enum Deleted {
     InUse(Vec<(WorkflowId, u32)>),
 }
 
-/// Makes a version what its name means.
-pub(super) async fn activate(db: &mut Connection<'_>, name: &str, id: Uuid, now: i64) -> Result<(), sqlx::Error> {
+/// Makes a version what its name means, if it is there.
+pub(super) async fn activate(db: &mut Connection<'_>, name: &str, id: Uuid, now: i64) -> Result<bool, sqlx::Error> {
+    // First, so that nobody deletes it meanwhile.
+    let held = "UPDATE plugin_versions SET name = name WHERE id = $1";
+    if db.query(held).bind(id).execute().await? == 0 {
+        return Ok(false);
+    }
     let others =
         "UPDATE plugin_versions SET activated_at = NULL WHERE name = $1 AND activated_at IS NOT NULL AND id <> $2";
     db.query(others).bind(name).bind(id).execute().await?;
     let this = "UPDATE plugin_versions SET activated_at = $2, retired_at = NULL, waits = 0 WHERE id = $1";
-    db.query(this).bind(id).bind(now).execute().await.map(|_| ())
+    db.query(this).bind(id).bind(now).execute().await.map(|_| true)
 }
 
 struct Activate {
@@ -38,9 +47,9 @@ struct Activate {
 }
 
 impl Op for Activate {
-    type Output = ();
+    type Output = bool;
 
-    async fn perform(&self, db: &mut Connection<'_>) -> Result<(), sqlx::Error> {
+    async fn perform(&self, db: &mut Connection<'_>) -> Result<bool, sqlx::Error> {
         activate(db, &self.name, self.id, self.now).await
     }
 }
@@ -69,14 +78,19 @@ impl Op for Delete {
         let Some(row) = db.query(version).bind(self.0).fetch_optional().await? else {
             return Ok(Ok(Deleted::Gone));
         };
-        let activated: Option<i64> = row.get("activated_at")?;
-        if activated.is_some() {
-            return Ok(Ok(Deleted::Active));
-        }
         let digest = match read_digest(&row) {
             Ok(digest) => digest,
             Err(error) => return Ok(Err(error)),
         };
+        db.query(HOLD_PLUGIN).bind(&digest.0[..]).execute().await?;
+        // What it was before it was held may have been changed.
+        let Some(row) = db.query(version).bind(self.0).fetch_optional().await? else {
+            return Ok(Ok(Deleted::Gone));
+        };
+        let activated: Option<i64> = row.get("activated_at")?;
+        if activated.is_some() {
+            return Ok(Ok(Deleted::Active));
+        }
         let others = "SELECT 1 AS one FROM plugin_versions WHERE digest = $1 AND id <> $2 LIMIT 1";
         let shared = db.query(others).bind(&digest.0[..]).bind(self.0).fetch_optional().await?.is_some();
         if !shared {
@@ -112,11 +126,11 @@ impl Op for Delete {
 }
 
 impl Store {
-    /// Makes a version of a plugin what its name means.
+    /// Makes a version of a plugin what its name means. Answers whether it is there.
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn activate_plugin(&self, name: &str, id: Uuid) -> Result<(), StoreError> {
+    pub async fn activate_plugin(&self, name: &str, id: Uuid) -> Result<bool, StoreError> {
         let now = self.clock.now().as_micros();
         self.db.write(Activate { name: name.to_owned(), id, now }).await
     }

@@ -1,10 +1,13 @@
 //! Workflows and their revisions.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::page::{Page, PageRequest};
 use super::sql::{Connection, Row};
+use super::versions::HOLD_PLUGIN;
 use super::writer::Op;
 use super::{Store, StoreError, from_json, json_bytes};
 use crate::model::id::WorkflowId;
@@ -68,6 +71,17 @@ pub enum WorkflowChange {
     },
 }
 
+/// What became of a workflow that was saved.
+#[derive(Clone, Debug)]
+pub enum Saved {
+    /// It is now like this.
+    Done(Box<Workflow>),
+    /// There is no such workflow.
+    Missing,
+    /// A plugin that the tool lock names was deleted meanwhile. Nothing was changed.
+    PluginGone,
+}
+
 /// The one text that reads a workflow; `$1` stands for its id.
 const SELECT_ONE: &str = "SELECT w.id, w.is_active, w.created_at AS w_created_at, w.updated_at, r.number, r.name, \
                                  r.definition, r.tool_lock, r.created_at \
@@ -83,9 +97,12 @@ struct Create {
 }
 
 impl Op for Create {
-    type Output = Result<Workflow, StoreError>;
+    type Output = Result<Saved, StoreError>;
 
     async fn perform(&self, db: &mut Connection<'_>) -> Result<Self::Output, sqlx::Error> {
+        if !keeps(db, self.tool_lock.as_deref()).await? {
+            return Ok(Ok(Saved::PluginGone));
+        }
         db.query(
             "INSERT INTO workflows (id, name, is_active, revision, created_at, updated_at) VALUES ($1, $2, TRUE, 1, $3, $3)",
         )
@@ -96,8 +113,21 @@ impl Op for Create {
         .await?;
         let content = (self.definition.as_slice(), self.tool_lock.as_deref());
         insert_revision(db, self.id, 1, &self.name, content, self.now).await?;
-        Ok(read_workflow(&db.query(SELECT_ONE).bind(self.id).fetch_one().await?))
+        Ok(saved(&db.query(SELECT_ONE).bind(self.id).fetch_one().await?))
     }
+}
+
+/// Whether everything that a tool lock names is there, which nobody can delete then until this transaction is over: a
+/// deletion begins with the same rows.
+async fn keeps(db: &mut Connection<'_>, tool_lock: Option<&[u8]>) -> Result<bool, sqlx::Error> {
+    let lock: ToolLock = tool_lock.and_then(|lock| serde_json::from_slice(lock).ok()).unwrap_or_default();
+    // In one order, so that nobody waits for somebody who waits for him.
+    for digest in lock.into_values().collect::<BTreeSet<_>>() {
+        if db.query(HOLD_PLUGIN).bind(&digest.0[..]).execute().await? == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 pub(super) async fn insert_revision(
@@ -135,8 +165,7 @@ struct Change {
 }
 
 impl Op for Change {
-    /// Nothing where the workflow does not exist.
-    type Output = Option<Result<Workflow, StoreError>>;
+    type Output = Result<Saved, StoreError>;
 
     async fn perform(&self, db: &mut Connection<'_>) -> Result<Self::Output, sqlx::Error> {
         match self.active {
@@ -148,10 +177,17 @@ impl Op for Change {
                     .execute()
                     .await?;
             }
-            None => self.revise(db).await?,
+            None => {
+                let new = self.relock.as_ref().map(|(_, lock)| lock);
+                let new = new.or_else(|| self.content.as_ref().map(|(_, lock)| lock)).and_then(Option::as_deref);
+                if !keeps(db, new).await? {
+                    return Ok(Ok(Saved::PluginGone));
+                }
+                self.revise(db).await?;
+            }
         }
         let row = db.query(SELECT_ONE).bind(self.id).fetch_optional().await?;
-        Ok(row.as_ref().map(read_workflow))
+        Ok(row.as_ref().map_or(Ok(Saved::Missing), saved))
     }
 }
 
@@ -183,7 +219,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn create_workflow(&self, id: WorkflowId, revision: NewRevision) -> Result<Workflow, StoreError> {
+    pub async fn create_workflow(&self, id: WorkflowId, revision: NewRevision) -> Result<Saved, StoreError> {
         let (definition, tool_lock) = content_bytes(&revision.definition, &revision.tool_lock)?;
         let now = self.clock.now().as_micros();
         self.db.write(Create { id: id.0, name: revision.name, definition, tool_lock, now }).await?
@@ -193,11 +229,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn change_workflow(
-        &self,
-        id: WorkflowId,
-        change: WorkflowChange,
-    ) -> Result<Option<Workflow>, StoreError> {
+    pub async fn change_workflow(&self, id: WorkflowId, change: WorkflowChange) -> Result<Saved, StoreError> {
         let now = self.clock.now().as_micros();
         let mut op = Change { id: id.0, name: None, content: None, active: None, relock: None, now };
         match change {
@@ -210,7 +242,7 @@ impl Store {
                 op.relock = Some((revision, (!tool_lock.is_empty()).then(|| json_bytes(&tool_lock)).transpose()?));
             }
         }
-        self.db.write(op).await?.transpose()
+        self.db.write(op).await?
     }
 
     /// Reads a workflow.
@@ -272,6 +304,10 @@ impl Store {
             .await?;
         rows.iter().map(read_revision).collect()
     }
+}
+
+fn saved(row: &Row) -> Result<Saved, StoreError> {
+    read_workflow(row).map(|workflow| Saved::Done(Box::new(workflow)))
 }
 
 fn read_workflow(row: &Row) -> Result<Workflow, StoreError> {

@@ -7,7 +7,7 @@ use crate::model::limits::Limits;
 use crate::model::plugin::{PluginRef, ToolLock};
 use crate::model::reader::Fault;
 use crate::model::step::StepKind;
-use crate::store::{PageRequest, StoreError, Workflow, WorkflowChange};
+use crate::store::{PageRequest, Saved, StoreError, Workflow, WorkflowChange};
 
 /// What became of a workflow that names the plugin.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Tools {
         limits: &Limits,
     ) -> Result<Option<Adopted>, StoreError> {
         loop {
-            let (id, current) = (workflow.id, workflow.revision);
+            let (id, current) = (workflow.id, workflow.revision.clone());
             // A definition that this version does not read any more is nothing to adopt in.
             let Ok(definition) = Definition::parse(&current.definition, limits) else { return Ok(None) };
             let adopted = |revision| Ok(Some(Adopted { workflow: id, name: current.name.clone(), revision }));
@@ -58,12 +58,13 @@ impl Tools {
             };
             let change = WorkflowChange::Relock { revision: current.number, tool_lock: lock };
             match self.store.change_workflow(id, change).await? {
-                Some(changed) if changed.revision.number == current.number + 1 => {
+                Saved::Done(changed) if changed.revision.number == current.number + 1 => {
                     return adopted(Ok(changed.revision.number));
                 }
                 // Somebody else was quicker: what is there now is looked at again.
-                Some(changed) => workflow = changed,
-                None => return Ok(None),
+                Saved::Done(changed) => workflow = *changed,
+                Saved::PluginGone => {}
+                Saved::Missing => return Ok(None),
             }
         }
     }

@@ -70,7 +70,7 @@ macro_rules! contract {
                 revisions_never_change, a_version_of_a_plugin_is_one_component, a_path_belongs_to_one_endpoint, pages_follow_each_other_without_gaps,
                 a_value_with_a_nul_character_harms_nobody, every_list_can_be_filtered, a_fact_is_settled_once,
                 revisions_that_are_made_at_once_get_numbers_of_their_own, keys_are_known_by_their_digests,
-                a_name_means_its_active_version, what_a_revision_pins_is_not_deleted, secrets_are_kept_by_name,
+                a_name_means_its_active_version, what_a_revision_pins_is_not_deleted, what_is_pinned_while_it_is_deleted_stays_or_is_not_pinned, secrets_are_kept_by_name,
                 what_ended_long_ago_is_swept_away_and_nothing_else, it_is_known_how_long_the_oldest_claimable_run_waits,
             }
         })*

@@ -4,11 +4,17 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use weir::model::id::WorkflowId;
 use weir::model::plugin::{PluginDigest, PluginRef, ToolLock};
-use weir::store::{Deleted, NewPlugin, NewRevision, PluginVersion, SealedAt, VersionStatus, WorkflowChange};
+use weir::store::{Deleted, NewPlugin, NewRevision, PluginVersion, Saved, SealedAt, VersionStatus, WorkflowChange};
 
 use super::Database;
 
-async fn add(db: &Database, version: &str, n: u8, status: VersionStatus, rights: Option<Value>) -> PluginVersion {
+pub(super) async fn add(
+    db: &Database,
+    version: &str,
+    n: u8,
+    status: VersionStatus,
+    rights: Option<Value>,
+) -> PluginVersion {
     let new = NewPlugin {
         name: "p".to_owned(),
         version: version.to_owned(),
@@ -44,14 +50,17 @@ pub(super) async fn a_name_means_its_active_version(db: Database) {
     assert!(db.store.plugins_with_tool("tool").await.expect("readable").is_empty());
     assert_eq!(db.store.plugin_grant(waiting.digest).await.expect("readable"), None);
     let rights = json!({"http": []});
-    assert_eq!(db.store.set_plugin_grant(waiting.digest, &rights).await.expect("written"), ["p"]);
-    assert_eq!(db.store.set_plugin_grant(waiting.digest, &rights).await.expect("written"), [""; 0]);
+    assert_eq!(db.store.set_plugin_grant(waiting.digest, &rights).await.expect("written"), Some(vec!["p".to_owned()]));
+    assert_eq!(db.store.set_plugin_grant(waiting.digest, &rights).await.expect("written"), Some(Vec::new()));
     assert_eq!(meant(&db).await, ("1".to_owned(), VersionStatus::Active));
     let second = add(&db, "2", 2, VersionStatus::Inactive, Some(json!({"http": [], "settings": {}}))).await;
     assert_eq!((meant(&db).await.0, second.status), ("1".to_owned(), VersionStatus::Inactive));
     let granted = db.store.plugin_grant(second.digest).await.expect("readable").expect("there");
     assert_eq!(granted.rights, json!({"http": [], "settings": {}}));
-    db.store.activate_plugin("p", second.id).await.expect("written");
+    assert!(db.store.activate_plugin("p", second.id).await.expect("written"));
+    // What is not there takes nothing from what is.
+    assert!(!db.store.activate_plugin("p", Uuid::from_u128(999)).await.expect("answered"));
+    assert_eq!(db.store.set_plugin_grant(PluginDigest([99; 32]), &rights).await.expect("answered"), None);
     assert_eq!(meant(&db).await, ("2".to_owned(), VersionStatus::Active));
     assert_eq!(find(&db, "p@1").await.status, VersionStatus::Inactive);
     let offering = db.store.plugins_with_tool("tool").await.expect("readable");
@@ -70,13 +79,27 @@ pub(super) async fn what_a_revision_pins_is_not_deleted(db: Database) {
     let workflow = WorkflowId(Uuid::from_u128(70));
     let tool_lock: ToolLock = [("step".to_owned(), first.digest)].into_iter().collect();
     let revision = NewRevision { name: "w".to_owned(), definition: json!({"steps": []}), tool_lock };
-    db.store.create_workflow(workflow, revision).await.expect("created");
+    assert!(matches!(db.store.create_workflow(workflow, revision).await.expect("created"), Saved::Done(_)));
     let relocked: ToolLock = [("step".to_owned(), second.digest)].into_iter().collect();
     let relock = |revision| WorkflowChange::Relock { revision, tool_lock: relocked.clone() };
-    let changed = db.store.change_workflow(workflow, relock(1)).await.expect("written").expect("there");
+    let changed = there(db.store.change_workflow(workflow, relock(1)).await);
     assert_eq!((changed.revision.number, &changed.revision.tool_lock), (2, &relocked));
-    let late = db.store.change_workflow(workflow, relock(1)).await.expect("written").expect("there");
+    let late = there(db.store.change_workflow(workflow, relock(1)).await);
     assert_eq!(late.revision.number, 2);
+    // What is not there cannot be pinned, by whichever way.
+    let lost: ToolLock = [("step".to_owned(), PluginDigest([99; 32]))].into_iter().collect();
+    let new = NewRevision { name: "w".to_owned(), definition: json!({"steps": []}), tool_lock: lost.clone() };
+    let other = WorkflowId(Uuid::from_u128(71));
+    assert!(matches!(db.store.create_workflow(other, new).await.expect("answered"), Saved::PluginGone));
+    assert!(db.store.workflow(other).await.expect("readable").is_none());
+    for change in [
+        WorkflowChange::Relock { revision: 2, tool_lock: lost.clone() },
+        WorkflowChange::Revise(None, Some((json!({"steps": []}), lost))),
+    ] {
+        let refused = db.store.change_workflow(workflow, change).await.expect("answered");
+        assert!(matches!(refused, Saved::PluginGone), "{refused:?}");
+    }
+    assert_eq!(db.store.workflow(workflow).await.expect("readable").expect("there").revision.number, 2);
     // The revision before is still there, and may be redriven.
     assert_eq!(db.store.delete_plugin(first.id).await.expect("answered"), Deleted::InUse(vec![(workflow, 1)]));
     let third = add(&db, "3", 3, VersionStatus::Inactive, Some(json!({}))).await;
@@ -130,4 +153,27 @@ pub(super) async fn secrets_are_kept_by_name(db: Database) {
     assert!(db.store.delete_secret("a").await.expect("answered"));
     assert!(!db.store.delete_secret("a").await.expect("answered"));
     assert!(db.store.secret("a").await.expect("readable").is_none());
+}
+
+pub(super) async fn what_is_pinned_while_it_is_deleted_stays_or_is_not_pinned(db: Database) {
+    for n in 1..=20_u8 {
+        let version = add(&db, &n.to_string(), n, VersionStatus::Inactive, None).await;
+        let tool_lock: ToolLock = [("step".to_owned(), version.digest)].into_iter().collect();
+        let revision = NewRevision { name: "w".to_owned(), definition: json!({"steps": []}), tool_lock };
+        let workflow = WorkflowId(Uuid::from_u128(100 + u128::from(n)));
+        let (saved, deleted) =
+            tokio::join!(db.store.create_workflow(workflow, revision), db.store.delete_plugin(version.id));
+        match (saved.expect("answered"), deleted.expect("answered")) {
+            (Saved::Done(_), Deleted::InUse(_)) | (Saved::PluginGone, Deleted::Gone) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The workflow that was saved.
+pub(super) fn there(saved: Result<Saved, weir::store::StoreError>) -> weir::store::Workflow {
+    match saved.expect("written") {
+        Saved::Done(workflow) => *workflow,
+        other => panic!("{other:?}"),
+    }
 }

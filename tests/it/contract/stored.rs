@@ -11,10 +11,10 @@ use weir::model::journal::{Event, Message, Outcome};
 use weir::model::plugin::{PluginDigest, PluginRef, ToolLock};
 use weir::store::{
     Added, Appended, Begun, Caller, Created, EndpointChange, Idempotency, NewEndpoint, NewPlugin, NewRevision, NewRun,
-    Next, PageRequest, PathTaken, RunFilter, Status, Store, StoredSignature, VersionStatus, WorkflowChange,
+    Next, PageRequest, PathTaken, RunFilter, Saved, Status, Store, StoredSignature, VersionStatus, WorkflowChange,
 };
 
-use super::{Database, LEASE, WORKFLOW, written};
+use super::{Database, LEASE, WORKFLOW, add, there, written};
 
 pub(super) async fn a_created_run_is_there_and_queued(db: Database) {
     let run = db.create(1).await;
@@ -55,10 +55,10 @@ pub(super) async fn what_is_switched_off_or_changed_makes_no_run(db: Database) {
     assert_eq!(create(delivered(4, 2)).await, Created::Changed);
     assert_eq!(create(db.run(5)).await, Created::New);
     let revise = WorkflowChange::Revise(Some("renamed".to_owned()), None);
-    assert!(db.store.change_workflow(WORKFLOW, revise).await.expect("changed").is_some());
+    there(db.store.change_workflow(WORKFLOW, revise).await);
     assert_eq!(create(db.run(6)).await, Created::Changed);
     assert_eq!(create(NewRun { revision: 2, ..db.run(7) }).await, Created::New);
-    assert!(db.store.change_workflow(WORKFLOW, WorkflowChange::SetActive(false)).await.expect("changed").is_some());
+    there(db.store.change_workflow(WORKFLOW, WorkflowChange::SetActive(false)).await);
     assert_eq!(create(NewRun { revision: 2, ..db.run(8) }).await, Created::Changed);
 }
 
@@ -111,11 +111,12 @@ pub(super) async fn revisions_never_change(db: Database) {
         tool_lock: ToolLock::from([(format!("step_{n}"), PluginDigest([7; 32]))]),
     };
     let workflow = WorkflowId(Uuid::from_u128(8));
-    db.store.create_workflow(workflow, revision("one", 1)).await.expect("created");
+    add(&db, "1", 7, VersionStatus::Active, None).await;
+    there(db.store.create_workflow(workflow, revision("one", 1)).await);
     let revise = WorkflowChange::Revise(Some("two".to_owned()), None);
-    let changed = db.store.change_workflow(workflow, revise).await.expect("changed").expect("there");
+    let changed = there(db.store.change_workflow(workflow, revise).await);
     assert_eq!(changed.revision.number, 2);
-    assert!(db.store.change_workflow(workflow, WorkflowChange::SetActive(false)).await.expect("changed").is_some());
+    there(db.store.change_workflow(workflow, WorkflowChange::SetActive(false)).await);
     let id = workflow;
     let workflow = db.store.workflow(id).await.expect("readable").expect("there");
     assert_eq!((workflow.revision.number, workflow.revision.name.as_str(), workflow.is_active), (2, "two", false));
@@ -130,7 +131,8 @@ pub(super) async fn revisions_never_change(db: Database) {
         (&revision("", 1).tool_lock, &revision("", 1).tool_lock)
     );
     let nobody = WorkflowId(Uuid::from_u128(9));
-    assert!(db.store.change_workflow(nobody, WorkflowChange::SetActive(true)).await.expect("answered").is_none());
+    let missing = db.store.change_workflow(nobody, WorkflowChange::SetActive(true)).await.expect("answered");
+    assert!(matches!(missing, Saved::Missing));
 }
 
 pub(super) async fn a_version_of_a_plugin_is_one_component(db: Database) {
@@ -280,8 +282,7 @@ pub(super) async fn revisions_that_are_made_at_once_get_numbers_of_their_own(db:
         db.store.change_workflow(WORKFLOW, change)
     };
     let made = futures::future::join_all((0..20).map(revise)).await;
-    let mut numbers: Vec<u32> =
-        made.into_iter().map(|workflow| workflow.expect("changed").expect("there").revision.number).collect();
+    let mut numbers: Vec<u32> = made.into_iter().map(|workflow| there(workflow).revision.number).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (2..=21).collect::<Vec<_>>());
 }

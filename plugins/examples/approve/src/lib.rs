@@ -76,6 +76,9 @@ weir_sdk::plugin! {
     #[tool(title = "Ask several for approval", read_only, open_world = true)]
     fn approve_by_all(input: RequestToAll, cx: &Context) -> Result<Json<Decisions>, ToolError> {
         let question = asked(&input.question)?;
+        if input.approvers.is_empty() {
+            return Err(ToolError::invalid_arguments("/approvers: somebody must be asked"));
+        }
         let patience = input.within_seconds.map(Duration::try_from_secs_f64).transpose();
         let patience = patience.map_err(|error| ToolError::invalid_arguments(format!("/within_seconds: {error}")))?;
         let questions: Vec<Question> =
@@ -144,6 +147,8 @@ mod tests {
 
     #[test]
     fn a_question_says_something() {
+        let nobody = testing::call("approve_by_all", json!({"question": "Deploy?", "approvers": []})).unwrap_err();
+        assert!(nobody.message().contains("/approvers"), "{nobody:?}");
         let error = testing::call("approve", json!({"question": " "})).unwrap_err();
         assert!(error.questions().is_empty() && error.message().contains("/question"), "{error:?}");
     }
