@@ -95,7 +95,7 @@ fn a_bench_measures_everything_it_names() {
         assert!(!limits.is_empty() && limits.iter().all(|limit| limit["ratio"].as_f64() > Some(0.0)), "{row}");
     }
     let claims = report["claims"].as_array().expect("claims");
-    assert_eq!(claims.len(), 16);
+    assert_eq!(claims.len(), 17);
     for claim in claims {
         let goal = claim["goal"].as_f64();
         assert!(claim["value"].is_number() && goal > Some(0.0) && claim["holds"].is_boolean(), "{claim}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::report::{Claim, ClaimLimit};
 use super::samples::{Facts, IN_BATCHES, MANY_WRITERS, Samples, float, step_ms};
-use super::sandbox::Cost;
+use super::sandbox::{Cost, Costs};
 use super::stored::Stored;
 
 /// What differs between the modes, each a second.
@@ -44,14 +44,14 @@ const BESIDE_MIN: f64 = 0.8;
 const LOADED_MIN: f64 = 100.0;
 
 /// Everything that is promised, as far as it was measured.
-pub(super) fn claims(samples: &Samples, facts: &Facts, cost: &Cost, cluster: bool) -> Vec<Claim> {
+pub(super) fn claims(samples: &Samples, facts: &Facts, costs: &Costs, cluster: bool) -> Vec<Claim> {
     let goals = if cluster { CLUSTER } else { EMBEDDED };
     let mut claims: Vec<Claim> = unexecuted(samples, cluster).into_iter().chain(untouched(facts)).collect();
     claims.extend(speeds(samples, &goals));
     claims.extend(latencies(samples));
     claims.extend(memory(facts));
     claims.extend(scaling(samples));
-    claims.extend(tools(samples, facts, cost));
+    claims.extend(tools(samples, facts, costs));
     claims.extend(facts.stored.as_ref().map(stored));
     claims
 }
@@ -167,17 +167,11 @@ fn scaling(samples: &Samples) -> impl Iterator<Item = Claim> {
     [concurrent].into_iter().chain(journal)
 }
 
-fn tools(samples: &Samples, facts: &Facts, cost: &Cost) -> Vec<Claim> {
-    let us = |time: Duration| time.as_secs_f64() * 1e6;
+fn tools(samples: &Samples, facts: &Facts, costs: &Costs) -> Vec<Claim> {
     let (beside, alone) = (samples.beside.per_second(), samples.alone.per_second());
     let mut claims = vec![
-        at_most(
-            "processor time of a warm tool step, at most bare instantiate + call and 50 us".to_owned(),
-            us(cost.step),
-            us(cost.bare + TOOL_STEP_MAX),
-            "us",
-            Some(("bare", us(cost.bare))),
-        ),
+        warm("a warm tool step", &costs.plain),
+        warm("the same with a grant, a secret and what it did written down", &costs.rights),
         at_least(
             format!("runs a second beside tools that misbehave, at least {BESIDE_MIN} x those alone"),
             beside,
@@ -192,6 +186,14 @@ fn tools(samples: &Samples, facts: &Facts, cost: &Cost) -> Vec<Claim> {
         claims.push(Claim { found: format!("{:.1} MiB before, {:.1} MiB after", mib(before), mib(after)), ..claim });
     }
     claims
+}
+
+/// What a step costs beside the bare call of the same component.
+fn warm(what: &str, cost: &Cost) -> Claim {
+    let us = |time: Duration| time.as_secs_f64() * 1e6;
+    let what =
+        format!("processor time of {what}, at most bare instantiate + call and {} us", TOOL_STEP_MAX.as_micros());
+    at_most(what, us(cost.step), us(cost.bare + TOOL_STEP_MAX), "us", Some(("bare", us(cost.bare))))
 }
 
 /// What the cache of compiled plugins saves.

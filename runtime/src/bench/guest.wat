@@ -4,6 +4,7 @@
   (@custom "weir:request" "{\22name\22:\22weir-bench\22,\22version\22:\221\22}")
   (memory (export "memory") 2)
   (global $free (mut i32) (i32.const 16384))
+  (table $table 1 funcref)
 
   (data (i32.const 16) "echo")
   (data (i32.const 32) "loop")
@@ -11,6 +12,10 @@
   (data (i32.const 64) "deep")
   (data (i32.const 80) "trap")
   (data (i32.const 96) "pour")
+  (data (i32.const 112) "step")
+  (data (i32.const 160) "wide")
+  (data (i32.const 176) "fake")
+  (data (i32.const 192) "nest")
   (data (i32.const 128) "{\22type\22:\22object\22}")
 
   (func (export "cabi_realloc") (param i32 i32) (param $align i32) (param $length i32) (result i32)
@@ -35,8 +40,12 @@
     (call $tool (i32.const 1312) (i32.const 64))
     (call $tool (i32.const 1408) (i32.const 80))
     (call $tool (i32.const 1504) (i32.const 96))
+    (call $tool (i32.const 1600) (i32.const 112))
+    (call $tool (i32.const 1696) (i32.const 160))
+    (call $tool (i32.const 1792) (i32.const 176))
+    (call $tool (i32.const 1888) (i32.const 192))
     (i32.store (i32.const 512) (i32.const 1024))
-    (i32.store (i32.const 516) (i32.const 6))
+    (i32.store (i32.const 516) (i32.const 10))
     (i32.const 512))
 
   (func $deep (param $n i64) (result i64)
@@ -67,5 +76,20 @@
       (then
         (drop (memory.grow (i32.const 128)))
         (return (call $answer (i32.const 0) (i32.const 8000000)))))
+    (if (i32.eq (local.get $name) (i32.const 0x73)) ;; step
+      (then
+        (loop $more (br_if $more (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))
+        unreachable))
+    (if (i32.eq (local.get $name) (i32.const 0x77)) ;; wide
+      (then
+        (loop $more
+          (br_if $more (i32.ne (table.grow $table (ref.null func) (i32.const 1000)) (i32.const -1))))
+        unreachable))
+    (if (i32.eq (local.get $name) (i32.const 0x66)) ;; fake
+      (then (return (i32.const 0x7fffff00))))
+    (if (i32.eq (local.get $name) (i32.const 0x6e)) ;; nest
+      (then
+        (memory.fill (i32.const 65536) (i32.const 0x5b) (i32.const 65536))
+        (return (call $answer (i32.const 65536) (i32.const 65536)))))
     ;; echo
     (call $answer (i32.load offset=8 (local.get $request)) (i32.load offset=12 (local.get $request)))))

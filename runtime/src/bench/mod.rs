@@ -125,8 +125,7 @@ impl Bench {
         let url = own.as_ref().map(|own| own.server.url.clone()).or_else(|| options.url.clone());
         let url = url.context("a server")?;
         let (client, bare) = (Client::new(url.clone())?, Client::new(handler.clone())?);
-        let plugin = module()?;
-        client.upload(plugin.clone()).await?;
+        client.upload(module()?).await?;
         let hooks = Hooks::make(&client, &handler).await?;
         let style = ProgressStyle::with_template("{msg:<46} {wide_bar} {pos:>6}/{len} {elapsed}")?;
         let (postgres, name) = match config.location()? {
@@ -137,7 +136,7 @@ impl Bench {
             runs: options.runs,
             name: if own.is_some() { name.to_owned() } else { url.to_string() },
             own,
-            sandbox: Sandbox::new(config, &plugin).await?,
+            sandbox: Sandbox::new(config, dir.path()).await?,
             client,
             bare,
             dir,
@@ -172,7 +171,7 @@ impl Bench {
             self.beside(&mut samples).await?;
         }
         self.part("the sandbox", 0);
-        let cost = self.sandbox.cost(ROUNDS).await?;
+        let costs = self.sandbox.costs(ROUNDS).await?;
         for hook in self.hooks.all() {
             self.client.retire(hook).await?;
         }
@@ -190,8 +189,8 @@ impl Bench {
             server: self.name,
             optimized: !cfg!(debug_assertions),
             cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            claims: claims(&samples, &facts, &cost, self.postgres.is_some()),
-            measured: samples.rows(&cost),
+            claims: claims(&samples, &facts, &costs, self.postgres.is_some()),
+            measured: samples.rows(&costs.plain),
         })
     }
 }
