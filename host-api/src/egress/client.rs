@@ -13,7 +13,8 @@ use reqwest::{Method, StatusCode};
 use url::{Host, Url};
 
 use super::policy::{Denied, Policy};
-use super::secrets::{Placeholders, Scrub, Withheld};
+use super::scrub::Scrub;
+use super::secrets::{Placeholders, Withheld};
 
 /// How many ports have a connection pool at once; more of them share by taking turns.
 const POOLS_MAX: usize = 64;

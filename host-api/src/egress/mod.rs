@@ -10,7 +10,9 @@
 mod client;
 mod origin;
 mod policy;
+mod scrub;
 mod secrets;
+mod units;
 
 pub use client::{Egress, EgressError, EgressSettings, Incoming, Request, Response};
 pub use origin::{HostError, HostPattern, Origin, Scheme};
