@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{self, HeaderMap};
+use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use url::{Host, Url};
 
 use super::policy::{Denied, Policy};
 use super::scrub::Scrub;
-use super::secrets::{Placeholders, Withheld};
+use super::secrets::{Left, Placeholders, Withheld};
 
 /// How many ports have a connection pool at once; more of them share by taking turns.
 const POOLS_MAX: usize = 64;
+
+/// Statuses that send a client elsewhere (RFC 9110 section 15.4).
+const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
 /// What the client is held to.
 #[derive(Clone, Debug)]
@@ -158,15 +161,20 @@ impl Egress {
     /// # Errors
     /// See [`EgressError`]; only [`EgressError::Connection`] may pass when tried again.
     pub async fn send(&self, mut request: Request) -> Result<Response, EgressError> {
+        let mut left = Left::default();
         for _ in 0..=self.settings.redirects_max {
-            let mut incoming = self.open(&request).await?;
-            let Some(target) = redirect_target(&request.url, incoming.status, &incoming.headers) else {
+            let (mut incoming, location) = self.hop(&request, &mut left).await?;
+            let location = location.filter(|_| REDIRECTS.contains(&incoming.status.as_u16()));
+            let target =
+                location.and_then(|location| Some((request.url.join(location.to_str().ok()?).ok()?, location)));
+            let Some((target, location)) = target else {
                 let mut body = BytesMut::new();
                 while let Some(piece) = incoming.piece().await? {
                     body.extend_from_slice(&piece);
                 }
                 return Ok(Response { status: incoming.status, headers: incoming.headers, body: body.freeze() });
             };
+            left.may_follow(location.as_bytes(), &target)?;
             follow(&mut request, incoming.status, target);
         }
         Err(EgressError::TooManyRedirects(self.settings.redirects_max))
@@ -177,6 +185,11 @@ impl Egress {
     /// # Errors
     /// See [`EgressError`].
     pub async fn open(&self, request: &Request) -> Result<Incoming, EgressError> {
+        Ok(self.hop(request, &mut Left::default()).await?.0)
+    }
+
+    /// The head of a response, and its `Location` as it is, before the secrets are taken out of what is shown.
+    async fn hop(&self, request: &Request, left: &mut Left) -> Result<(Incoming, Option<HeaderValue>), EgressError> {
         let (mut url, mut headers) = (request.url.clone(), request.headers.clone());
         let (Some(host), Some(port), "http" | "https") = (url.host(), url.port_or_known_default(), url.scheme()) else {
             return Err(EgressError::Unusable(format!("`{}` is not an http or https URL with a host", url.scheme())));
@@ -187,10 +200,16 @@ impl Egress {
             Host::Ipv6(address) => self.settings.policy.check(&host.to_string(), port, [IpAddr::V6(address)])?,
             Host::Domain(_) => {}
         }
-        let scrub = request.secrets.reveal(&mut url, &mut headers)?;
+        request.secrets.reveal(&mut url, &mut headers, left)?;
+        let scrub = left.scrub();
+        if scrub.is_some() {
+            // What comes back is looked through, so it must come in a coding that is read here.
+            headers.remove(header::ACCEPT_ENCODING);
+        }
         let sending = self.pool(port)?.request(request.method.clone(), url).headers(headers).body(request.body.clone());
         let response = sending.send().await.map_err(|error| classify(&error))?;
         let (status, mut headers) = (response.status(), response.headers().clone());
+        let location = headers.get(header::LOCATION).cloned();
         if let Some(scrub) = &scrub {
             // A coding that is not read here could carry the secret past the search for it.
             if let Some(coding) = headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
@@ -198,7 +217,8 @@ impl Egress {
             }
             scrub.headers(&mut headers);
         }
-        Ok(Incoming { status, headers, response, scrub, received: 0, limit: self.settings.response_max_bytes })
+        let limit = self.settings.response_max_bytes;
+        Ok((Incoming { status, headers, response, scrub, received: 0, limit }, location))
     }
 
     fn pool(&self, port: u16) -> Result<reqwest::Client, EgressError> {
@@ -239,14 +259,6 @@ impl Resolve for GuardedResolver {
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
-}
-
-/// Where a response sends its client, if it does (RFC 9110 section 15.4).
-fn redirect_target(url: &Url, status: StatusCode, headers: &HeaderMap) -> Option<Url> {
-    if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
-        return None;
-    }
-    url.join(headers.get(header::LOCATION)?.to_str().ok()?).ok()
 }
 
 /// Turns `request` into the one that a redirect asks for: 303, and 301 or 302 after a POST, become a GET; secrets of

@@ -7,6 +7,7 @@
 //!
 //! Secrets take the place of their placeholders here, at the last moment, and are taken out of what comes back.
 
+mod automaton;
 mod client;
 mod origin;
 mod policy;
