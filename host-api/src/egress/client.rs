@@ -1,7 +1,7 @@
 //! The guarded HTTP client.
 
 use std::collections::HashMap;
-use std::error::Error as _;
+use std::error::Error;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -128,10 +128,32 @@ pub enum EgressError {
     /// The request carried a secret, and the response is in a coding in which the secret could not be found.
     #[error("the response to a request with a secret is encoded as `{0}`, which cannot be looked through")]
     Coding(String),
-    /// No connection, or it broke.
-    #[error("{0}")]
-    Connection(String),
+    /// No connection, or it broke: how, and in words.
+    #[error("{1}")]
+    Connection(Broken, String),
 }
+
+/// How there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The name is not known, or nobody who knows names answered.
+    Name,
+    /// Nobody listens there.
+    Refused,
+    /// It did not stand in time.
+    Late,
+    /// The target could not prove who it is.
+    Certificate,
+    /// The two did not understand each other in TLS.
+    Tls,
+    /// It stood, and ended before its time.
+    Ended,
+}
+
+/// A name that could not be resolved.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Unresolved(std::io::Error);
 
 impl Egress {
     /// A client with its own connection pools. Trusts the certificates of the operating system.
@@ -254,7 +276,8 @@ impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (settings, port) = (Arc::clone(&self.settings), self.port);
         Box::pin(async move {
-            let addresses: Vec<_> = tokio::net::lookup_host((name.as_str(), port)).await?.collect();
+            let found = tokio::net::lookup_host((name.as_str(), port)).await.map_err(Unresolved)?;
+            let addresses: Vec<_> = found.collect();
             settings.policy.check(name.as_str(), port, addresses.iter().map(std::net::SocketAddr::ip))?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
@@ -282,27 +305,49 @@ fn follow(request: &mut Request, status: StatusCode, target: Url) {
 }
 
 fn classify(error: &reqwest::Error) -> EgressError {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(denied) = cause.downcast_ref::<Denied>() {
-            return EgressError::Denied(denied.clone());
-        }
-        source = cause.source();
+    if let Some(denied) = causes(error).find_map(|cause| cause.downcast_ref::<Denied>()) {
+        return EgressError::Denied(denied.clone());
     }
     if error.is_builder() {
         return EgressError::Unusable(describe(error));
     }
-    EgressError::Connection(describe(error))
+    EgressError::Connection(broken(error), describe(error))
+}
+
+fn broken(error: &reqwest::Error) -> Broken {
+    for cause in causes(error) {
+        if cause.is::<Unresolved>() {
+            return Broken::Name;
+        }
+        // A cause inside of an `io::Error` is not one of its sources.
+        let io = cause.downcast_ref::<std::io::Error>();
+        let inner = io.and_then(std::io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match cause.downcast_ref::<rustls::Error>().or(inner) {
+            Some(rustls::Error::InvalidCertificate(_)) => return Broken::Certificate,
+            Some(_) => return Broken::Tls,
+            None => {}
+        }
+        match io.map(std::io::Error::kind) {
+            Some(std::io::ErrorKind::ConnectionRefused) => return Broken::Refused,
+            Some(std::io::ErrorKind::TimedOut) => return Broken::Late,
+            _ => {}
+        }
+    }
+    if error.is_connect() && error.is_timeout() { Broken::Late } else { Broken::Ended }
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
 }
 
 /// The innermost causes in words, without the URL: it may carry a secret in its query.
 fn describe(error: &reqwest::Error) -> String {
-    let mut causes = Vec::new();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
-    }
+    let mut causes: Vec<String> = causes(error).map(ToString::to_string).collect();
     causes.dedup();
     if causes.is_empty() { "the request failed".to_owned() } else { causes.join(": ") }
 }

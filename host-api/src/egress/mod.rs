@@ -15,7 +15,7 @@ mod scrub;
 mod secrets;
 mod units;
 
-pub use client::{Egress, EgressError, EgressSettings, Incoming, Request, Response};
+pub use client::{Broken, Egress, EgressError, EgressSettings, Incoming, Request, Response};
 pub use origin::{HostError, HostPattern, Origin, Scheme};
 pub use policy::{Denied, Policy, RuleError, is_public};
 pub use secrets::{Placeholders, Secret, Withheld};
