@@ -66,8 +66,8 @@ class Signatures(unittest.TestCase):
             weir.ToolError("a", "often")
 
     def test_what_may_pass_may_be_tried_again(self):
-        kinds = {code: weir.HttpError(code).kind for code in ("ConnectionRefused", "DnsTimeout", "HttpRequestDenied")}
-        expected = {"ConnectionRefused": "retryable", "DnsTimeout": "retryable", "HttpRequestDenied": "permanent"}
+        kinds = {code: weir.HttpError(code).kind for code in ("ConnectionRefused", "DnsError", "DnsTimeout", "HttpRequestDenied")}
+        expected = {"ConnectionRefused": "retryable", "DnsError": "retryable", "DnsTimeout": "retryable", "HttpRequestDenied": "permanent"}
         self.assertEqual(kinds, expected)
 
 

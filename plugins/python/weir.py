@@ -56,7 +56,7 @@ class HttpError(ToolError):
     """There is no response. `code` is the host's name of the cause, such as `HttpRequestDenied`."""
 
     def __init__(self, code):
-        passes = code.startswith("Connection") or code.endswith("Timeout") or code == "DestinationUnavailable"
+        passes = code.startswith(("Connection", "Dns", "Tls")) or code.endswith("Timeout") or code == "DestinationUnavailable"
         super().__init__("there is no response", "retryable" if passes else "permanent", code)
 
 

@@ -91,6 +91,7 @@ async fn a_request_is_made_when_it_is_asked_for_and_granted() {
         ("/repos/../other", "does not ask for it"),
         ("/repos/%2e%2e/other", "does not ask for it"),
         ("/repos/..%2fother", "does not ask for it"),
+        ("/repos/..;/other", "does not ask for it"),
         ("/reposx", "does not ask for it"),
     ] {
         let denied = fetch(&weir, &target.url(path)).await.expect_err("denied");
@@ -227,7 +228,69 @@ async fn an_http_step_sends_a_secret_and_does_not_keep_it() {
         let refused = weir.post("/workflows", &json!({"name": "x", "definition": definition})).await.expect(422);
         assert!(refused["detail"].as_str().is_some_and(|text| text.contains("a secret can stand in")), "{refused}");
     }
+    // What stands for it is no value to compute with.
+    let step = json!({"type": "http", "url": target.url("/"), "headers": {"x-key": "{{ secrets.token | upper }}"}});
+    let definition = weir_tests::definition(&json!([step]));
+    let refused = weir.post("/workflows", &json!({"name": "x", "definition": definition})).await.expect(422);
+    assert!(refused["detail"].as_str().is_some_and(|text| text.contains("stands alone")), "{refused}");
     no_trace(&weir).await;
+}
+
+#[tokio::test]
+async fn an_http_step_follows_a_redirect_with_the_secret_in_it() {
+    let (target, other) = (Target::start().await, Target::start().await);
+    let weir = Weir::start(&[]).await;
+    set_secret(&weir, &[format!("http://127.0.0.1:{}", target.port())]).await;
+    let query = |uri: &str| uri.split_once('?').map(|(_, query)| query.to_owned()).unwrap_or_default();
+    target.answer_with("/v1", move |received| async move {
+        (StatusCode::TEMPORARY_REDIRECT, [("location", format!("/v1/?{}", query(&received.uri)))])
+    });
+    target.answer_with("/v1/", |received| async move { received.uri });
+    let elsewhere = other.url("/v1");
+    target.answer_with("/away", move |received| {
+        let location = format!("{elsewhere}?{}", query(&received.uri));
+        async { (StatusCode::TEMPORARY_REDIRECT, [("location", location)]) }
+    });
+    // Here it is named by the other way to name it, and only in the first request.
+    put(&weir, "/secrets/to-ken", &json!({"value": "s3cret-of/two", "hosts": [target.url("")]})).await.expect(201);
+    let get = async |path: &str| {
+        let query = json!({"key": "{{ secrets.token }}", "k": "{{ secrets[\"to-ken\"] }}"});
+        let step = json!([{"type": "http", "url": target.url(path), "query": query, "retry": {"max_attempts": 1}}]);
+        let run = weir.run(&weir.workflow(&step).await, &Value::Null).await;
+        (weir.finished(&run).await, weir.steps(&run).await[0]["result"].clone())
+    };
+    assert_eq!(get("/v1").await.1, "/v1/?key=[secret token]&k=[secret to-ken]");
+    assert_eq!(target.received("/v1/")[0].uri, "/v1/?key=s3cret%2Dof%2Fthe%22operator&k=s3cret%2Dof%2Ftwo");
+    let failed = get("/away").await.0;
+    assert_eq!((&failed["error"]["code"], other.count()), (&json!("secret_unavailable"), 0), "{failed}");
+    no_trace(&weir).await;
+}
+
+#[tokio::test]
+async fn a_tool_is_told_why_there_is_no_response() {
+    let (target, gone) = (Target::start().await, Target::start().await);
+    let closed = json!({"scheme": "http", "host": "10.0.0.1", "methods": ["GET"]});
+    let nowhere = json!({"scheme": "http", "host": "none.invalid", "methods": ["GET"]});
+    let rules = json!([rule(&target, &json!({})), rule(&gone, &json!({})), closed, nowhere]);
+    let weir = server(&rules).await;
+    put(&weir, "/plugins/misbehave/grant", &json!({"http": rules})).await.expect(200);
+    gone.stop().await;
+    for (url, code, why) in [
+        (gone.url("/"), "tool_failed", "ConnectionRefused"),
+        ("http://none.invalid/".to_owned(), "tool_failed", "DnsError"),
+        ("http://10.0.0.1/".to_owned(), "tool_access_denied", "10.0.0.1, which is not a public address"),
+        (target.url("/..;/admin"), "", ""),
+    ] {
+        let (run, step) = call(&weir, "fetch_url", &json!({"url": url})).await;
+        if why.is_empty() {
+            assert_eq!(run["status"], "SUCCEEDED", "below the root anything goes: {run}");
+            continue;
+        }
+        assert_eq!(run["error"]["code"], code, "{run}");
+        assert!(run["error"]["message"].as_str().is_some_and(|text| text.contains(why)), "{url}: {run}");
+        let counted = step["used"]["hosts"].as_object().is_some_and(|hosts| !hosts.is_empty());
+        assert_eq!(counted, code == "tool_failed", "{url}: {step}");
+    }
 }
 
 #[tokio::test]

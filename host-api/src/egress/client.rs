@@ -1,23 +1,26 @@
 //! The guarded HTTP client.
 
 use std::collections::HashMap;
-use std::error::Error as _;
+use std::error::Error;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{self, HeaderMap};
+use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode};
 use url::{Host, Url};
 
 use super::policy::{Denied, Policy};
 use super::scrub::Scrub;
-use super::secrets::{Placeholders, Withheld};
+use super::secrets::{Left, Placeholders, Withheld};
 
 /// How many ports have a connection pool at once; more of them share by taking turns.
 const POOLS_MAX: usize = 64;
+
+/// Statuses that send a client elsewhere (RFC 9110 section 15.4).
+const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
 /// What the client is held to.
 #[derive(Clone, Debug)]
@@ -125,10 +128,32 @@ pub enum EgressError {
     /// The request carried a secret, and the response is in a coding in which the secret could not be found.
     #[error("the response to a request with a secret is encoded as `{0}`, which cannot be looked through")]
     Coding(String),
-    /// No connection, or it broke.
-    #[error("{0}")]
-    Connection(String),
+    /// No connection, or it broke: how, and in words.
+    #[error("{1}")]
+    Connection(Broken, String),
 }
+
+/// How there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// The name is not known, or nobody who knows names answered.
+    Name,
+    /// Nobody listens there.
+    Refused,
+    /// It did not stand in time.
+    Late,
+    /// The target could not prove who it is.
+    Certificate,
+    /// The two did not understand each other in TLS.
+    Tls,
+    /// It stood, and ended before its time.
+    Ended,
+}
+
+/// A name that could not be resolved.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Unresolved(std::io::Error);
 
 impl Egress {
     /// A client with its own connection pools. Trusts the certificates of the operating system.
@@ -158,15 +183,20 @@ impl Egress {
     /// # Errors
     /// See [`EgressError`]; only [`EgressError::Connection`] may pass when tried again.
     pub async fn send(&self, mut request: Request) -> Result<Response, EgressError> {
+        let mut left = Left::default();
         for _ in 0..=self.settings.redirects_max {
-            let mut incoming = self.open(&request).await?;
-            let Some(target) = redirect_target(&request.url, incoming.status, &incoming.headers) else {
+            let (mut incoming, location) = self.hop(&request, &mut left).await?;
+            let location = location.filter(|_| REDIRECTS.contains(&incoming.status.as_u16()));
+            let target =
+                location.and_then(|location| Some((request.url.join(location.to_str().ok()?).ok()?, location)));
+            let Some((target, location)) = target else {
                 let mut body = BytesMut::new();
                 while let Some(piece) = incoming.piece().await? {
                     body.extend_from_slice(&piece);
                 }
                 return Ok(Response { status: incoming.status, headers: incoming.headers, body: body.freeze() });
             };
+            left.may_follow(location.as_bytes(), &target)?;
             follow(&mut request, incoming.status, target);
         }
         Err(EgressError::TooManyRedirects(self.settings.redirects_max))
@@ -177,6 +207,11 @@ impl Egress {
     /// # Errors
     /// See [`EgressError`].
     pub async fn open(&self, request: &Request) -> Result<Incoming, EgressError> {
+        Ok(self.hop(request, &mut Left::default()).await?.0)
+    }
+
+    /// The head of a response, and its `Location` as it is, before the secrets are taken out of what is shown.
+    async fn hop(&self, request: &Request, left: &mut Left) -> Result<(Incoming, Option<HeaderValue>), EgressError> {
         let (mut url, mut headers) = (request.url.clone(), request.headers.clone());
         let (Some(host), Some(port), "http" | "https") = (url.host(), url.port_or_known_default(), url.scheme()) else {
             return Err(EgressError::Unusable(format!("`{}` is not an http or https URL with a host", url.scheme())));
@@ -187,10 +222,16 @@ impl Egress {
             Host::Ipv6(address) => self.settings.policy.check(&host.to_string(), port, [IpAddr::V6(address)])?,
             Host::Domain(_) => {}
         }
-        let scrub = request.secrets.reveal(&mut url, &mut headers)?;
+        request.secrets.reveal(&mut url, &mut headers, left)?;
+        let scrub = left.scrub();
+        if scrub.is_some() {
+            // What comes back is looked through, so it must come in a coding that is read here.
+            headers.remove(header::ACCEPT_ENCODING);
+        }
         let sending = self.pool(port)?.request(request.method.clone(), url).headers(headers).body(request.body.clone());
         let response = sending.send().await.map_err(|error| classify(&error))?;
         let (status, mut headers) = (response.status(), response.headers().clone());
+        let location = headers.get(header::LOCATION).cloned();
         if let Some(scrub) = &scrub {
             // A coding that is not read here could carry the secret past the search for it.
             if let Some(coding) = headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
@@ -198,7 +239,8 @@ impl Egress {
             }
             scrub.headers(&mut headers);
         }
-        Ok(Incoming { status, headers, response, scrub, received: 0, limit: self.settings.response_max_bytes })
+        let limit = self.settings.response_max_bytes;
+        Ok((Incoming { status, headers, response, scrub, received: 0, limit }, location))
     }
 
     fn pool(&self, port: u16) -> Result<reqwest::Client, EgressError> {
@@ -234,19 +276,12 @@ impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (settings, port) = (Arc::clone(&self.settings), self.port);
         Box::pin(async move {
-            let addresses: Vec<_> = tokio::net::lookup_host((name.as_str(), port)).await?.collect();
+            let found = tokio::net::lookup_host((name.as_str(), port)).await.map_err(Unresolved)?;
+            let addresses: Vec<_> = found.collect();
             settings.policy.check(name.as_str(), port, addresses.iter().map(std::net::SocketAddr::ip))?;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
-}
-
-/// Where a response sends its client, if it does (RFC 9110 section 15.4).
-fn redirect_target(url: &Url, status: StatusCode, headers: &HeaderMap) -> Option<Url> {
-    if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
-        return None;
-    }
-    url.join(headers.get(header::LOCATION)?.to_str().ok()?).ok()
 }
 
 /// Turns `request` into the one that a redirect asks for: 303, and 301 or 302 after a POST, become a GET; secrets of
@@ -270,27 +305,49 @@ fn follow(request: &mut Request, status: StatusCode, target: Url) {
 }
 
 fn classify(error: &reqwest::Error) -> EgressError {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(denied) = cause.downcast_ref::<Denied>() {
-            return EgressError::Denied(denied.clone());
-        }
-        source = cause.source();
+    if let Some(denied) = causes(error).find_map(|cause| cause.downcast_ref::<Denied>()) {
+        return EgressError::Denied(denied.clone());
     }
     if error.is_builder() {
         return EgressError::Unusable(describe(error));
     }
-    EgressError::Connection(describe(error))
+    EgressError::Connection(broken(error), describe(error))
+}
+
+fn broken(error: &reqwest::Error) -> Broken {
+    for cause in causes(error) {
+        if cause.is::<Unresolved>() {
+            return Broken::Name;
+        }
+        // A cause inside of an `io::Error` is not one of its sources.
+        let io = cause.downcast_ref::<std::io::Error>();
+        let inner = io.and_then(std::io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match cause.downcast_ref::<rustls::Error>().or(inner) {
+            Some(rustls::Error::InvalidCertificate(_)) => return Broken::Certificate,
+            Some(_) => return Broken::Tls,
+            None => {}
+        }
+        match io.map(std::io::Error::kind) {
+            Some(std::io::ErrorKind::ConnectionRefused) => return Broken::Refused,
+            Some(std::io::ErrorKind::TimedOut) => return Broken::Late,
+            _ => {}
+        }
+    }
+    if error.is_connect() && error.is_timeout() { Broken::Late } else { Broken::Ended }
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let mut next = error.source();
+    std::iter::from_fn(move || {
+        let cause = next?;
+        next = cause.source();
+        Some(cause)
+    })
 }
 
 /// The innermost causes in words, without the URL: it may carry a secret in its query.
 fn describe(error: &reqwest::Error) -> String {
-    let mut causes = Vec::new();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
-    }
+    let mut causes: Vec<String> = causes(error).map(ToString::to_string).collect();
     causes.dedup();
     if causes.is_empty() { "the request failed".to_owned() } else { causes.join(": ") }
 }

@@ -7,6 +7,7 @@
 //!
 //! Secrets take the place of their placeholders here, at the last moment, and are taken out of what comes back.
 
+mod automaton;
 mod client;
 mod origin;
 mod policy;
@@ -14,7 +15,7 @@ mod scrub;
 mod secrets;
 mod units;
 
-pub use client::{Egress, EgressError, EgressSettings, Incoming, Request, Response};
+pub use client::{Broken, Egress, EgressError, EgressSettings, Incoming, Request, Response};
 pub use origin::{HostError, HostPattern, Origin, Scheme};
 pub use policy::{Denied, Policy, RuleError, is_public};
 pub use secrets::{Placeholders, Secret, Withheld};

@@ -208,6 +208,8 @@ mod tests {
             ("*.example.com", "a.b.example.com", "example.com"),
             ("*.example.com", "a.example.com.", "aexample.com"),
             ("127.1", "127.0.0.1", "127.0.0.2"),
+            ("München.invalid", "xn--mnchen-3ya.invalid", "mnchen.invalid"),
+            ("*.münchen.invalid", "a.xn--mnchen-3ya.invalid", "xn--mnchen-3ya.invalid"),
             ("[0::1]", "[::1]", "[::2]"),
             ("*", "anything", ""),
         ] {

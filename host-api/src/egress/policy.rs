@@ -94,6 +94,8 @@ fn parse_rule(entry: &str) -> Option<Rule> {
     }
     let label =
         |label: &str| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+    // A URL has such a name in Punycode, and so has its request.
+    let host = if host.is_ascii() { host.to_owned() } else { url::Host::parse(host).ok()?.to_string() };
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     // What reads as a number is an address gone wrong, never a name.
     let numeric = host.split('.').next_back().is_some_and(|last| last.chars().all(|c| c.is_ascii_digit()));
@@ -239,6 +241,8 @@ mod tests {
         assert!(open("any", 9000, "::ffff:127.0.0.1"));
         assert!(open("any", 443, "fd12::1") && !open("any", 80, "fd12::1"));
         assert!(open("any", 80, "::1"));
+        let policy = Policy::parse(&["München.invalid:80"]).expect("a sound rule");
+        policy.check("xn--mnchen-3ya.invalid", 80, [ip("10.0.0.1")]).expect("it is the same name");
     }
 
     #[test]

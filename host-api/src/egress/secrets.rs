@@ -1,10 +1,10 @@
 //! Secrets on their way out: whoever makes a request holds a placeholder; the secret takes its place when the request
-//! leaves, for a host that it is meant for, and is taken out of what comes back.
+//! leaves, for a host that it is meant for. How it is taken out of what comes back is not known here.
 
 use std::fmt;
 use std::sync::Arc;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
@@ -29,6 +29,12 @@ impl Secret {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    fn may_go_to(&self, url: &Url) -> Result<(), Withheld> {
+        let admitted = self.origins.iter().any(|origin| origin.admits(url));
+        let withheld = || Withheld { secret: self.name.clone(), origin: url.origin().ascii_serialization() };
+        admitted.then_some(()).ok_or_else(withheld)
     }
 }
 
@@ -85,23 +91,17 @@ impl Placeholders {
         })
     }
 
-    /// Puts the secrets where their placeholders stand, and answers what takes them out of the response.
+    /// Puts the secrets where their placeholders stand, and adds them to those that have `left`.
     ///
     /// # Errors
     /// [`Withheld`] names a secret that is not meant for where the request goes; nothing is sent then.
-    pub(super) fn reveal(&self, url: &mut Url, headers: &mut HeaderMap) -> Result<Option<Scrub>, Withheld> {
+    pub(super) fn reveal(&self, url: &mut Url, headers: &mut HeaderMap, left: &mut Left) -> Result<(), Withheld> {
         if self.0.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
         let found: Vec<_> = self.found(url, headers).cloned().collect();
-        if found.is_empty() {
-            return Ok(None);
-        }
         for (text, secret) in &found {
-            if !secret.origins.iter().any(|origin| origin.admits(url)) {
-                let origin = url.origin().ascii_serialization();
-                return Err(Withheld { secret: secret.name.clone(), origin });
-            }
+            secret.may_go_to(url)?;
             if let Some(query) = url.query().filter(|query| query.contains(text)) {
                 let encoded = utf8_percent_encode(&secret.value, NON_ALPHANUMERIC).to_string();
                 let query = query.replace(text, &encoded);
@@ -114,10 +114,39 @@ impl Placeholders {
                 value.set_sensitive(true);
             }
         }
-        // What comes back is looked through, so it must come in a coding that is read here.
-        headers.remove(header::ACCEPT_ENCODING);
-        let scrub = Scrub::new(found.iter().map(|(_, secret)| (secret.name.as_str(), secret.value.as_str())));
-        Ok(Some(scrub))
+        for (_, secret) in found {
+            if !left.0.iter().any(|known| Arc::ptr_eq(known, &secret)) {
+                left.0.push(secret);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Secrets that have left with a request, or with one that was redirected to it.
+#[derive(Default)]
+pub(super) struct Left(Vec<Arc<Secret>>);
+
+impl Left {
+    /// What takes them out of a response.
+    pub(super) fn scrub(&self) -> Option<Scrub> {
+        let secrets = self.0.iter().map(|secret| (secret.name.as_str(), secret.value.as_str()));
+        (!self.0.is_empty()).then(|| Scrub::new(secrets))
+    }
+
+    /// Whether a client may follow a `location` with what stands in it, to `target`.
+    ///
+    /// # Errors
+    /// [`Withheld`] names a secret that stands in it and is not meant for there.
+    pub(super) fn may_follow(&self, location: &[u8], target: &Url) -> Result<(), Withheld> {
+        let stands = |secret: &&Arc<Secret>| {
+            let scrub = Scrub::new([(secret.name.as_str(), secret.value.as_str())].into_iter());
+            // A host is read without its escapes and in small letters.
+            let small = Scrub::new([(secret.name.as_str(), secret.value.to_ascii_lowercase().as_str())].into_iter());
+            let host = target.host_str().unwrap_or_default().as_bytes();
+            scrub.finds(location) || scrub.finds(target.as_str().as_bytes()) || small.finds(host)
+        };
+        self.0.iter().filter(stands).try_for_each(|secret| secret.may_go_to(target))
     }
 }
 
@@ -127,6 +156,8 @@ fn contains(bytes: &[u8], text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
 
     const VALUE: &str = "s3cret/value\"1";
@@ -146,16 +177,35 @@ mod tests {
     #[test]
     fn a_placeholder_becomes_the_secret_for_its_hosts_only() {
         let (mut url, mut headers) = request("https://api.example.com/P-1?key=P-1");
-        placeholders().reveal(&mut url, &mut headers).expect("may go").expect("is scrubbed");
+        let mut left = Left::default();
+        placeholders().reveal(&mut url, &mut headers, &mut left).expect("may go");
+        assert_eq!(left.0.len(), 1);
         assert_eq!(url.as_str(), "https://api.example.com/P-1?key=s3cret%2Fvalue%221");
         let value = &headers[header::AUTHORIZATION];
         assert_eq!((value.as_bytes(), value.is_sensitive()), (format!("Bearer {VALUE}").as_bytes(), true));
         for elsewhere in ["https://evil.example.com/", "http://api.example.com/", "https://api.example.com:8443/"] {
             let (mut url, mut headers) = request(elsewhere);
-            let withheld = placeholders().reveal(&mut url, &mut headers).err().expect("withheld");
+            let withheld = placeholders().reveal(&mut url, &mut headers, &mut Left::default()).err().expect("withheld");
             assert_eq!(withheld.secret, "token");
             assert_eq!(headers[header::AUTHORIZATION], "Bearer P-1");
         }
         assert_eq!(format!("{:?}", placeholders()), r#"Placeholders([("P-1", Secret(token))])"#);
+    }
+
+    #[test]
+    fn a_redirect_takes_a_secret_along_only_where_it_may_go() {
+        let (mut url, mut headers) = request("https://api.example.com/");
+        let mut left = Left::default();
+        placeholders().reveal(&mut url, &mut headers, &mut left).expect("may go");
+        for (location, goes) in [
+            ("/v1/?key=s3cret%2fvalue%221", true),
+            ("https://evil.example.com/?key=other", true),
+            ("https://evil.example.com/?key=s3cret%2fvalue%221", false),
+            ("http://api.example.com/czNjcmV0L3ZhbHVlIjE", false),
+            ("//evil.example.com/?key=x#s3cret/value\"1", false),
+        ] {
+            let target = url.join(location).expect("a URL");
+            assert_eq!(left.may_follow(location.as_bytes(), &target).is_ok(), goes, "{location}");
+        }
     }
 }

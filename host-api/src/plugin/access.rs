@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::artifact::Refused;
+use super::path::{below, hides};
 use crate::egress::{HostPattern, Origin, Scheme};
 
 /// Most rules, secrets and settings of a request or a grant.
@@ -109,21 +110,6 @@ impl fmt::Display for HttpRule {
         let secrets: Vec<String> = self.secrets.iter().map(|name| format!("`{name}`")).collect();
         write!(f, ", with the secret {}", secrets.join(", "))
     }
-}
-
-/// Whether `path` is `prefix` or below it. A path that a server could read as another one is below nothing but the root.
-fn below(prefix: &str, path: &str) -> bool {
-    if prefix == "/" {
-        return true;
-    }
-    let rest = path.strip_prefix(prefix.trim_end_matches('/'));
-    !hides(path) && rest.is_some_and(|rest| rest.is_empty() && !prefix.ends_with('/') || rest.starts_with('/'))
-}
-
-/// Whether separators or dots are written so that only some servers see them.
-fn hides(path: &str) -> bool {
-    let path = path.to_ascii_lowercase();
-    ["%2f", "%5c", "%2e", "\\", "//"].iter().any(|hidden| path.contains(hidden))
 }
 
 /// A secret that a plugin asks for.
@@ -350,6 +336,7 @@ mod tests {
             (json!([{"host": "a.com", "methods": ["GET"], "path_prefix": "x"}]), "`path_prefix` `x`"),
             (json!([{"host": "a.com", "methods": ["GET"], "path_prefix": "/a/../b"}]), "`path_prefix` `/a/../b`"),
             (json!([{"host": "a.com", "methods": ["GET"], "path_prefix": "/a%2fb"}]), "`path_prefix`"),
+            (json!([{"host": "a.com", "methods": ["GET"], "path_prefix": "/a/..;"}]), "`path_prefix`"),
             (json!([{"host": "a.com", "methods": ["GET"], "port": 0}]), "`port` is 0"),
             (json!([{"host": "a.com", "methods": ["GET"], "secrets": ["x"]}]), "`secrets` names `x`"),
             (json!([{"host": "a.com", "methods": ["GET"], "colour": "red"}]), "unknown field `colour`"),
@@ -384,6 +371,11 @@ mod tests {
             (&all, "GET", "https://x.a.com/repos/%2e%2e/admin", Err(Missing::Request)),
             (&all, "GET", "https://x.a.com/repos/..%2fadmin", Err(Missing::Request)),
             (&all, "GET", "https://x.a.com//repos", Err(Missing::Request)),
+            (&all, "GET", "https://x.a.com/repos/..;/admin", Err(Missing::Request)),
+            (&all, "GET", "https://x.a.com/repos/..;x=y/admin", Err(Missing::Request)),
+            (&all, "GET", "https://x.a.com/repos/a/.;/..;", Err(Missing::Request)),
+            (&all, "GET", "https://x.a.com/repos/..%3B/admin", Err(Missing::Request)),
+            (&all, "GET", "https://x.a.com/repos/a;b/...;", Ok("token".to_owned())),
             (&all, "GET", "http://x.a.com/repos", Err(Missing::Request)),
             (&narrow, "GET", "https://x.a.com/repos/mine/1", Ok(String::new())),
             (&narrow, "POST", "https://x.a.com/repos/mine/1", Err(Missing::Grant)),

@@ -17,8 +17,9 @@ use super::guest::{Guest, HANDLES_MAX, Meter};
 use super::host::Shared;
 use super::log::{LogLevel, LogLine, Progress};
 use super::mcp::{self, Answer, Tool, json_bytes};
-use super::outbound::{Denial, Outbound, Reach, Uses};
+use super::outbound::{Outbound, Reach};
 use super::tape::Tape;
+use super::uses::{Denial, Uses};
 
 /// What `list-tools` may use: it is asked once, and needs little.
 const LIST_FUEL: u64 = 500_000_000;

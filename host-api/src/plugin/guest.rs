@@ -9,8 +9,9 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::GuestLimits;
 use super::log::LogBook;
-use super::outbound::{Outbound, Uses};
+use super::outbound::Outbound;
 use super::stdio::Tail;
+use super::uses::Uses;
 
 /// What a guest can make the host hold for it, beside its own memory: things with a handle (streams, pollables, requests,
 /// headers), the headers of one request, and random bytes of one call.

@@ -19,12 +19,14 @@ mod lane;
 mod log;
 mod mcp;
 mod outbound;
+mod path;
 #[cfg(test)]
 mod roundtrip;
 mod signature;
 mod stdio;
 mod tape;
 mod trust;
+mod uses;
 
 pub use access::{Grant, HttpRule, Request, SecretWish, SettingWish, name_fault};
 pub use artifact::{Artifact, Refused};
@@ -35,7 +37,8 @@ pub use fault::{Fault, FaultClass};
 pub use host::{CodeFrom, GuestLimits, HostLimits, OutboundLimits, PluginHost};
 pub use log::{LogLevel, LogLine, Progress};
 pub use mcp::{Answer, Tool};
-pub use outbound::{Denial, HostUse, Reach, Uses};
+pub use outbound::Reach;
 pub use signature::{PublicKey, SecretKey, Signature, SignedText};
 pub use tape::{Astray, Body, Exchange, Sent, Tape, without_placeholders};
 pub use trust::{Signed, Trust};
+pub use uses::{Denial, HostUse, Uses};

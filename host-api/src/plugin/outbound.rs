@@ -4,7 +4,7 @@
 //! A denied request is an error that the guest sees (`HTTP-request-denied`), and is kept for the operator. Everything
 //! belongs to the guest's store: when that is dropped, requests under way are dropped with it, which closes their connections.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +23,11 @@ use super::guest::Meter;
 use super::host::OutboundLimits;
 use super::log::{LogLevel, LogLine};
 use super::tape::{PLACEHOLDER, Sent, Tape};
-use crate::egress::{self, Egress, EgressError, Incoming, Placeholders, Secret};
+use super::uses::Sending;
+use crate::egress::{self, Broken, Egress, EgressError, Incoming, Placeholders, Secret};
 
 /// Bytes of what is written to one body at once.
 const BODY_CHUNK_BYTES: usize = 16 * 1024;
-
-/// Denials of one call that are kept.
-const DENIALS_MAX: usize = 16;
 
 /// What the calls of one plugin may reach: its request, what is granted of it, and the secrets that are.
 #[derive(Debug, Default)]
@@ -56,49 +54,6 @@ impl Reach {
     }
 }
 
-/// Something that a plugin wanted and did not get.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Denial {
-    /// What: `POST https://api.example.com/path`, or `the secret x`.
-    pub wanted: String,
-    /// Which rule is missing.
-    pub why: String,
-}
-
-/// What a call sent to a host, and received from it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HostUse {
-    /// Requests that were sent.
-    pub requests: u32,
-    /// Bytes of their bodies.
-    pub sent_bytes: u64,
-    /// Bytes of the bodies that came back.
-    pub received_bytes: u64,
-}
-
-/// What a call really used of its rights.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Uses {
-    /// By origin, such as `https://api.example.com`.
-    pub hosts: BTreeMap<String, HostUse>,
-    /// Methods of the grant's rules, as [`super::HttpRule::exercise`] writes them.
-    pub rules: BTreeSet<String>,
-    /// Names of secrets that left with a request.
-    pub secrets: BTreeSet<String>,
-    /// Names of settings that were read.
-    pub settings: BTreeSet<String>,
-    /// What was denied, up to 16.
-    pub denied: Vec<Denial>,
-}
-
-impl Uses {
-    pub(super) fn deny(&mut self, wanted: String, why: String) {
-        if self.denied.len() < DENIALS_MAX {
-            self.denied.push(Denial { wanted, why });
-        }
-    }
-}
-
 /// What one call may send.
 pub(super) struct Outbound {
     meter: Arc<Meter>,
@@ -118,7 +73,7 @@ type Answer = Box<dyn Future<Output = Result<(http::Response<WasiBody>, Io), Htt
 /// A request that may be made.
 struct Prepared {
     request: egress::Request,
-    origin: String,
+    sending: Sending,
     wanted: String,
 }
 
@@ -186,16 +141,14 @@ impl Outbound {
         if let Some(name) = named.iter().find(|name| !admitted.secrets.contains(name.as_str())) {
             return denied(format!("the secret `{name}` is not granted for it"));
         }
-        let mut uses = self.meter.uses();
-        uses.rules.insert(admitted.rule.exercise(parts.method.as_str()));
-        uses.secrets.extend(named);
-        drop(uses);
+        let rule = admitted.rule.exercise(parts.method.as_str());
+        let sending = Sending { origin, rule, secrets: named, bytes: 0 };
         // The client writes its own; and what a body is long is known when it has come.
         headers.remove(header::HOST);
         headers.remove(header::CONTENT_LENGTH);
         let secrets = self.placeholders.clone();
         let request = egress::Request { method: parts.method, url, headers, body: Bytes::new(), secrets };
-        Ok(Prepared { request, origin, wanted })
+        Ok(Prepared { request, sending, wanted })
     }
 }
 
@@ -212,15 +165,10 @@ impl WasiHttpHooks for Outbound {
         let tape = self.tape.clone().map(|tape| (tape.turn(), tape));
         Box::new(async move {
             let place = places.acquire_owned().await.map_err(|_| HttpError::ConnectionLimitReached)?;
-            let Prepared { mut request, origin, wanted } = prepared;
+            let Prepared { mut request, mut sending, wanted } = prepared;
             request.body = collect(body, limits.request_max_bytes).await?;
-            let sent = request.body.len() as u64;
-            {
-                let mut uses = meter.uses();
-                let host = uses.hosts.entry(origin.clone()).or_default();
-                (host.requests, host.sent_bytes) =
-                    (host.requests.saturating_add(1), host.sent_bytes.saturating_add(sent));
-            }
+            sending.bytes = request.body.len() as u64;
+            meter.uses().leaves(&sending);
             let recording = match tape {
                 Some((turn, tape)) => {
                     let sent = Sent::of(&request);
@@ -234,6 +182,9 @@ impl WasiHttpHooks for Outbound {
             let options = options.unwrap_or_default();
             let opened =
                 within(options.first_byte_timeout, egress.open(&request), HttpError::HttpResponseTimeout).await?;
+            if opened.as_ref().is_err_and(denied) {
+                meter.uses().stays(&sending);
+            }
             let incoming = opened.map_err(|error| failed(&meter, &wanted, &error))?;
             let mut response = http::Response::new(WasiBody::default());
             *response.status_mut() = incoming.status;
@@ -248,6 +199,7 @@ impl WasiHttpHooks for Outbound {
                 received: Vec::new(),
                 broke: false,
             });
+            let origin = sending.origin;
             let reading = Reading { incoming, meter, origin, wanted, between, recording, _place: place };
             *response.body_mut() = StreamBody::new(stream::try_unfold(reading, Reading::next)).boxed_unsync();
             Ok((response, Box::new(std::future::ready(Ok(()))) as Io))
@@ -354,17 +306,31 @@ async fn within<T>(
 
 /// What the guest is told of a request that failed; what people want to know stands in the log.
 fn failed(meter: &Meter, wanted: &str, error: &EgressError) -> HttpError {
-    if let EgressError::Denied(_) | EgressError::Withheld(_) = error {
+    if denied(error) {
         meter.uses().deny(wanted.to_owned(), error.to_string());
-        return HttpError::HttpRequestDenied;
+    } else {
+        let message = format!("{wanted} failed: {error}");
+        meter.log().write(LogLine { level: LogLevel::Warn, message, fields: None });
     }
-    meter.log().write(LogLine { level: LogLevel::Warn, message: format!("{wanted} failed: {error}"), fields: None });
     match error {
-        EgressError::Denied(_) | EgressError::Withheld(_) => HttpError::HttpRequestDenied,
+        EgressError::Denied(_) => HttpError::DestinationIpProhibited,
+        EgressError::Withheld(_) => HttpError::HttpRequestDenied,
         EgressError::Unusable(_) => HttpError::HttpRequestUriInvalid,
         EgressError::TooManyRedirects(_) => HttpError::LoopDetected,
         EgressError::TooLarge(limit) => HttpError::HttpResponseBodySize(Some(*limit as u64)),
         EgressError::Coding(coding) => HttpError::HttpResponseContentCoding(Some(coding.clone())),
-        EgressError::Connection(_) => HttpError::ConnectionTerminated,
+        EgressError::Connection(broken, _) => match broken {
+            Broken::Name => HttpError::DnsError { rcode: None, info_code: None },
+            Broken::Refused => HttpError::ConnectionRefused,
+            Broken::Late => HttpError::ConnectionTimeout,
+            Broken::Certificate => HttpError::TlsCertificateError,
+            Broken::Tls => HttpError::TlsProtocolError,
+            Broken::Ended => HttpError::ConnectionTerminated,
+        },
     }
+}
+
+/// Whether nothing was sent, because it may not be.
+fn denied(error: &EgressError) -> bool {
+    matches!(error, EgressError::Denied(_) | EgressError::Withheld(_))
 }

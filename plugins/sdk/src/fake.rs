@@ -218,7 +218,7 @@ pub(crate) fn admit(
     check_headers(request)?;
     let (scheme, authority, path) = request.parts()?;
     Method::from_bytes(request.method.as_bytes()).map_err(|_| unusable("the method is refused"))?;
-    Authority::from_str(authority).map_err(|_| unusable("the host is refused"))?;
+    Authority::from_str(&authority).map_err(|_| unusable("the host is refused"))?;
     PathAndQuery::from_str(&path).map_err(|_| unusable("the path is refused"))?;
     let url = Url::parse(&format!("{scheme}://{authority}{path}")).map_err(|_| unusable("the URL is none"))?;
     if !url.username().is_empty() || url.password().is_some() {

@@ -22,6 +22,7 @@
 //! assert_eq!(cx.requests()[0].header("authorization"), Some("Bearer [secret github_token]"));
 //! ```
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
@@ -32,6 +33,7 @@ use serde_json::Value;
 
 use crate::Context;
 use crate::http_error::{HttpError, HttpErrorKind};
+use crate::idn::to_ascii;
 
 /// What may stand in a query as it is (RFC 3986, section 2.3).
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -85,7 +87,7 @@ impl Request {
     }
 
     /// Scheme, authority, and path with query, as the host takes them; a fragment stays here.
-    pub(crate) fn parts(&self) -> Result<(&str, &str, String), HttpErrorKind> {
+    pub(crate) fn parts(&self) -> Result<(&str, Cow<'_, str>, String), HttpErrorKind> {
         let none = || HttpErrorKind::Unusable("it is no http or https URL".to_owned());
         let (scheme, rest) = self.url.split_once("://").ok_or_else(none)?;
         if !["http", "https"].contains(&scheme) {
@@ -94,7 +96,7 @@ impl Request {
         let rest = rest.split('#').next().unwrap_or(rest);
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Ok((scheme, authority, path))
+        Ok((scheme, to_ascii(authority), path))
     }
 
     /// The host, and the port if there is one: what an error may tell of a URL.

@@ -22,7 +22,7 @@ pub struct HttpError {
 /// What kind of [`HttpError`] it is. Each says with which code it fails the call, and whether another attempt may help.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HttpErrorKind {
-    /// The plugin does not ask for it, or nobody granted it. `http_denied`, for good.
+    /// The plugin does not ask for it, nobody granted it, or its address is not public. `http_denied`, for good.
     Denied,
     /// It took too long. `http_timeout`, to be tried again.
     Timeout,
@@ -56,7 +56,6 @@ impl HttpError {
     }
 
     /// One that says why the request was denied.
-    #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn denied(why: String) -> Self {
         Self { kind: HttpErrorKind::Denied, host: None, why: Some(why) }
     }

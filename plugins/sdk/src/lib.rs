@@ -36,6 +36,7 @@ mod form;
 pub mod guest;
 mod http;
 mod http_error;
+mod idn;
 #[doc(hidden)]
 pub mod tool;
 #[cfg(target_arch = "wasm32")]

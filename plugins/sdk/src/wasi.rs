@@ -42,11 +42,11 @@ fn nanos(time: Duration) -> u64 {
 impl crate::Context {
     #[allow(clippy::unused_self)]
     pub(crate) fn exchange(&self, request: Request) -> Result<Response, HttpError> {
-        Ok(exchange(&request)?)
+        exchange(&request)
     }
 }
 
-fn exchange(request: &Request) -> Result<Response, HttpErrorKind> {
+fn exchange(request: &Request) -> Result<Response, HttpError> {
     let limit = Limit::new(request.timeout);
     let outgoing = head(request)?;
     let body = outgoing.body().map_err(|()| unusable("the body"))?;
@@ -58,13 +58,13 @@ fn exchange(request: &Request) -> Result<Response, HttpErrorKind> {
         let _ = options.set_between_bytes_timeout(Some(nanos));
         options
     });
-    let answer = outgoing_handler::handle(outgoing, options).map_err(|error| failed(&error))?;
+    let answer = outgoing_handler::handle(outgoing, options).map_err(|error| refused(&error))?;
     send_body(body, &request.body, &limit)?;
     limit.wait(&answer.subscribe())?;
     match answer.get() {
-        Some(Ok(Ok(incoming))) => receive(&incoming, &limit),
-        Some(Ok(Err(error))) => Err(failed(&error)),
-        _ => Err(HttpErrorKind::Connection("there is no response".to_owned())),
+        Some(Ok(Ok(incoming))) => Ok(receive(&incoming, &limit)?),
+        Some(Ok(Err(error))) => Err(refused(&error)),
+        _ => Err(HttpErrorKind::Connection("there is no response".to_owned()).into()),
     }
 }
 
@@ -92,7 +92,7 @@ fn head(request: &Request) -> Result<OutgoingRequest, HttpErrorKind> {
     let outgoing = OutgoingRequest::new(headers);
     outgoing.set_method(&method).map_err(|()| unusable("the method"))?;
     outgoing.set_scheme(Some(&scheme)).map_err(|()| unusable("the scheme"))?;
-    outgoing.set_authority(Some(authority)).map_err(|()| unusable("the host"))?;
+    outgoing.set_authority(Some(&authority)).map_err(|()| unusable("the host"))?;
     outgoing.set_path_with_query(Some(&path)).map_err(|()| unusable("the path"))?;
     Ok(outgoing)
 }
@@ -150,6 +150,16 @@ fn broken(error: &wasip2::io::error::Error) -> HttpErrorKind {
         Some(code) => failed(&code),
         None if error.to_debug_string().contains("body size") => HttpErrorKind::Body("it is too large".to_owned()),
         None => HttpErrorKind::Connection(error.to_debug_string()),
+    }
+}
+
+/// A request that was not answered.
+fn refused(error: &ErrorCode) -> HttpError {
+    match error {
+        ErrorCode::DestinationIpProhibited => {
+            HttpError::denied("its address is not public, and not opened by whoever runs the server".to_owned())
+        }
+        other => failed(other).into(),
     }
 }
 

@@ -76,7 +76,8 @@ pub(super) struct HostText(String);
 #[into_params(parameter_in = Path)]
 #[expect(dead_code, reason = "only its schema is used: `name` reads the path")]
 pub(super) struct SecretParam {
-    /// Letters, digits, `_`, `-` and dots. An `http` step names it as `secrets.name`, so there it has no `-` and no dot.
+    /// Letters, digits, `_`, `-` and dots. An `http` step names it as `secrets.name`; one with a `-` or a dot as
+    /// `secrets["my-name"]`.
     #[param(min_length = 1, max_length = 64, pattern = "^[A-Za-z][A-Za-z0-9_.-]*$")]
     name: String,
 }

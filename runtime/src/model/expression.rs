@@ -18,7 +18,8 @@ use super::reader::{Faults, join};
 /// The names at the root of every expression.
 pub const ROOTS: [&str; 4] = ["trigger", "steps", "run", "workflow"];
 
-/// The root that only some places have: `secrets.name` is a text that stands for the secret.
+/// The root that only some places have: `secrets.name` is a text that stands for the secret, and
+/// nothing is computed with it.
 const SECRETS: &str = "secrets";
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
@@ -37,8 +38,8 @@ pub struct Expression {
     source: String,
     /// The roots it reads, so that only these are built for it.
     roots: HashSet<String>,
-    /// The secrets it names.
-    secrets: BTreeSet<String>,
+    /// The secret that it is, and nothing besides.
+    secret: Option<String>,
 }
 
 /// What expressions can see: each root is built only when an expression asks for it.
@@ -115,19 +116,26 @@ impl Expression {
             .filter(|name| !functions.contains(name.as_str()))
             .collect();
         let mut sound = true;
-        let secrets = named_secrets(&compiled);
-        if roots.contains(SECRETS) {
-            let message = match (place.secrets, &secrets) {
-                (None, _) => "a secret can stand in a header or in the query of an `http` step, nowhere else",
-                (Some(_), None) => "name the secret itself: `secrets.name`, of letters, digits and _",
-                (Some(named), Some(secrets)) => {
-                    named.borrow_mut().extend(secrets.iter().cloned());
-                    ""
+        let mentioned = roots.contains(SECRETS) || mentions_secrets(source);
+        let secret = secret_itself(source).map(str::to_owned);
+        if mentioned {
+            match (place.secrets, &secret) {
+                (Some(named), Some(secret)) => {
+                    named.borrow_mut().insert(secret.clone());
                 }
-            };
-            if !message.is_empty() {
-                place.faults.add(&place.pointer, message);
-                sound = false;
+                (Some(_), None) => {
+                    let message = format!(
+                        "a secret stands alone, `{{{{ secrets.name }}}}` or `{{{{ secrets[\"a-name\"] }}}}`, with any text \
+                         around it: it is put in when the request leaves, so `{source}` cannot compute with it"
+                    );
+                    place.faults.add(&place.pointer, message);
+                    sound = false;
+                }
+                (None, _) => {
+                    let message = "a secret can stand in a header or in the query of an `http` step, nowhere else";
+                    place.faults.add(&place.pointer, message);
+                    sound = false;
+                }
             }
         }
         for root in roots.iter().filter(|root| ![&ROOTS[..], &[SECRETS]].concat().contains(&root.as_str())) {
@@ -146,17 +154,17 @@ impl Expression {
                 sound = false;
             }
         }
-        sound.then(|| Self { compiled, source: source.to_owned(), roots, secrets: secrets.unwrap_or_default() })
+        sound.then(|| Self { compiled, source: source.to_owned(), roots, secret })
     }
 
     /// Evaluates the expression to JSON; the error text names the expression.
     pub fn eval(&self, scope: &dyn Scope) -> Result<Value, String> {
-        let secrets = || self.secrets.iter().map(|name| (name.clone(), minijinja::Value::from(scope.secret(name))));
-        let root = |root: &String| match root.as_str() {
-            SECRETS => (root.clone(), minijinja::Value::from_pairs(secrets())),
-            _ => (root.clone(), scope.root(root)),
-        };
-        let context = minijinja::Value::from_pairs(self.roots.iter().map(root));
+        if let Some(name) = &self.secret {
+            let stands_for_it = Value::String(scope.secret(name));
+            scope.charge(json_size_bytes(&stands_for_it))?;
+            return Ok(stands_for_it);
+        }
+        let context = minijinja::Value::from_pairs(self.roots.iter().map(|root| (root.clone(), scope.root(root))));
         let value = self.compiled.eval(context).map_err(|error| format!("`{}`: {}", self.source, describe(&error)))?;
         if value.is_undefined() {
             return Err(format!("`{}` is undefined", self.source));
@@ -181,11 +189,43 @@ impl Expression {
     }
 }
 
-/// The secrets that an expression names one by one; none where it looks a name up.
-fn named_secrets(compiled: &minijinja::Expression<'_, '_>) -> Option<BTreeSet<String>> {
-    let variables = compiled.undeclared_variables(true);
-    let of_secrets = variables.iter().filter(|name| *name == SECRETS || name.starts_with("secrets."));
-    of_secrets.map(|name| Some(name.strip_prefix("secrets.")?.split('.').next()?.to_owned())).collect()
+/// Whether the root of secrets stands in an expression: the compiler does not name it where a part is cut out of it
+/// (`secrets.name[1:]`).
+fn mentions_secrets(source: &str) -> bool {
+    let (mut quote, mut escaped, mut word, mut member) = (None, false, String::new(), false);
+    for c in source.chars().chain([' ']) {
+        match quote {
+            Some(_) if escaped => escaped = false,
+            Some(_) if c == '\\' => escaped = true,
+            Some(q) if q == c => quote = None,
+            Some(_) => {}
+            None if c.is_alphanumeric() || c == '_' => word.push(c),
+            None => {
+                if !member && word == SECRETS {
+                    return true;
+                }
+                member = c == '.' || c.is_whitespace() && word.is_empty() && member;
+                word.clear();
+                quote = Some(c).filter(|c| matches!(c, '"' | '\''));
+            }
+        }
+    }
+    false
+}
+
+/// The name of the secret that an expression is: `secrets.name`, or `secrets["a-name"]` for a name with `-` or a dot.
+fn secret_itself(source: &str) -> Option<&str> {
+    let rest = source.strip_prefix(SECRETS)?.trim_start();
+    let (name, plain) = match rest.strip_prefix('.') {
+        Some(name) => (name.trim_start(), true),
+        None => {
+            let inner = rest.strip_prefix('[')?.strip_suffix(']')?.trim();
+            let quoted = |quote: char| inner.strip_prefix(quote)?.strip_suffix(quote);
+            (quoted('"').or_else(|| quoted('\''))?, false)
+        }
+    };
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || !plain && matches!(c, '-' | '.');
+    (name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(fits)).then_some(name)
 }
 
 /// What in a value JSON has no word for, and would quietly become null.

@@ -173,7 +173,7 @@ fn end_of_expression(text: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
     use std::collections::HashSet;
 
     use serde_json::json;
@@ -249,6 +249,56 @@ mod tests {
         let faults = parse(&value).expect_err("four faults");
         let pointers: Vec<_> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
         assert_eq!(pointers, ["/v/x", "/v/y/0", "/v/y/1", "/v/y/2"]);
+    }
+
+    #[test]
+    fn a_secret_stands_alone() {
+        let with_secrets = |text: &str| {
+            let (faults, earlier, count) = (Faults::default(), HashSet::new(), Cell::new(0));
+            let named = RefCell::default();
+            let place = Place {
+                pointer: "/v".into(),
+                earlier: &earlier,
+                faults: &faults,
+                expressions: &count,
+                secrets: Some(&named),
+            };
+            let rendered = Template::parse(&json!(text), &place).map(|template| template.render(&Fixed(json!({}))));
+            rendered.ok_or_else(|| faults.into_vec()[0].message.clone())
+        };
+        for (text, value) in [
+            ("{{ secrets.tok }}", "[tok]"),
+            ("Bearer {{secrets.tok}}!{{ secrets.b_2 }}", "Bearer [tok]![b_2]"),
+            ("{{ secrets[\"my-token.v2\"] }} {{ secrets['a'] }}", "[my-token.v2] [a]"),
+        ] {
+            assert_eq!(with_secrets(text), Ok(Ok(json!(value))), "{text}");
+        }
+        let (text, fault) = ("{{ 'secrets.tok' ~ run.secrets ~ run . secrets ~ 'it\\'s' }}", "undefined");
+        assert!(with_secrets(text).is_ok_and(|rendered| rendered.is_err_and(|error| error.contains(fault))), "{text}");
+        for text in [
+            "{{ secrets.tok | upper }}",
+            "{{ '\\'' ~ secrets.tok[1:] }}",
+            "{{ secrets.tok | length }}",
+            "{{ secrets.tok | replace('a', 'b') }}",
+            "{{ secrets.tok == 'x' }}",
+            "{{ secrets.tok ~ 'x' }}",
+            "{{ secrets.tok[1:] }}",
+            "{{ secrets.tok.upper() }}",
+            "{{ secrets.tok.deeper }}",
+            "{{ secrets.tok if true else 'x' }}",
+            "{{ 'x' if secrets.tok else 'y' }}",
+            "{{ [secrets.tok] }}",
+            "{{ (secrets.tok) }}",
+            "{{ secrets.my-token }}",
+            "{{ secrets['a' ~ 'b'] }}",
+            "{{ secrets[\"a\"][\"b\"] }}",
+            "{{ secrets[\"\\u0061\"] }}",
+            "{{ secrets }}",
+            "{{ secrets | list }}",
+        ] {
+            let fault = with_secrets(text).expect_err(text);
+            assert!(fault.contains("a secret stands alone"), "{text}: {fault}");
+        }
     }
 
     #[test]

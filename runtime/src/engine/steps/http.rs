@@ -107,7 +107,7 @@ fn failure(error: &EgressError) -> AttemptFailure {
         EgressError::Unusable(_) => AttemptFailure::permanent(FailureCode::InvalidRequestValues, message),
         EgressError::TooManyRedirects(_) => AttemptFailure::permanent(FailureCode::TooManyRedirects, message),
         EgressError::TooLarge(_) => AttemptFailure::permanent(FailureCode::ResponseTooLarge, message),
-        EgressError::Connection(_) => AttemptFailure::retryable(FailureCode::ConnectionFailed, message),
+        EgressError::Connection(..) => AttemptFailure::retryable(FailureCode::ConnectionFailed, message),
     }
 }
 
