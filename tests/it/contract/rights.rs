@@ -44,8 +44,10 @@ pub(super) async fn a_name_means_its_active_version(db: Database) {
     assert!(db.store.plugins_with_tool("tool").await.expect("readable").is_empty());
     assert_eq!(db.store.plugin_grant(waiting.digest).await.expect("readable"), None);
     let rights = json!({"http": []});
-    assert_eq!(db.store.set_plugin_grant(waiting.digest, &rights).await.expect("written"), ["p"]);
-    assert_eq!(db.store.set_plugin_grant(waiting.digest, &rights).await.expect("written"), [""; 0]);
+    assert_eq!(db.store.set_plugin_grant(waiting.digest, &rights, false).await.expect("written"), [""; 0]);
+    assert_eq!(meant(&db).await, ("1".to_owned(), VersionStatus::Waiting));
+    assert_eq!(db.store.set_plugin_grant(waiting.digest, &rights, true).await.expect("written"), ["p"]);
+    assert_eq!(db.store.set_plugin_grant(waiting.digest, &rights, true).await.expect("written"), [""; 0]);
     assert_eq!(meant(&db).await, ("1".to_owned(), VersionStatus::Active));
     let second = add(&db, "2", 2, VersionStatus::Inactive, Some(json!({"http": [], "settings": {}}))).await;
     assert_eq!((meant(&db).await.0, second.status), ("1".to_owned(), VersionStatus::Inactive));
