@@ -95,7 +95,8 @@ async fn a_grant_is_read_strictly_and_the_one_before_stays() {
         let faults = refused["errors"].as_array().expect("faults").iter();
         let mut told: Vec<&str> = faults.filter_map(|fault| fault["pointer"].as_str()).collect();
         let mut expected = pointers;
-        (told.sort_unstable(), expected.sort_unstable());
+        told.sort_unstable();
+        expected.sort_unstable();
         assert_eq!((&refused["code"], told), (&json!("invalid_grant"), expected), "{body}: {refused}");
     }
     assert_eq!(weir.get(path).await.expect(200)["grant"], kept);
