@@ -139,12 +139,21 @@ impl Client {
         self.send(method, url, typed("application/json"), body.to_string().into()).await
     }
 
-    /// Uploads a plugin to the URL of all of them, and answers what it is to the server.
+    /// Uploads a plugin, with its signature if it has one, to the URL of all of them, and answers what it is to the server.
     ///
     /// # Errors
     /// As [`Self::send`].
-    pub(crate) async fn upload(&self, url: Url, plugin: Vec<u8>) -> anyhow::Result<(StatusCode, Value)> {
-        self.send(Method::POST, url, typed("application/wasm"), plugin.into()).await
+    pub(crate) async fn upload(
+        &self,
+        url: Url,
+        plugin: Vec<u8>,
+        signature: Option<String>,
+    ) -> anyhow::Result<(StatusCode, Value)> {
+        let mut headers = typed("application/wasm");
+        if let Some(signature) = signature {
+            headers.insert("weir-plugin-signature", HeaderValue::try_from(signature)?);
+        }
+        self.send(Method::POST, url, headers, plugin.into()).await
     }
 }
 

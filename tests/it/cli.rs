@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use weir_tests::plugin;
 use weir_tests::process::{Weir, answer, run};
+use weir_tests::target::Target;
 
 fn weir(args: &[&str], env: &[(&str, &str)]) -> (bool, String) {
     let dir = TempDir::new().expect("a directory");
@@ -70,6 +71,41 @@ fn a_plugin_is_looked_at_and_called_without_a_server() {
         let (ok, text) = weir(&[vec!["plugin", "call"], args.clone()].concat(), &[]);
         assert!(!ok && text.contains(says), "{args:?}: {text}");
     }
+}
+
+#[test]
+fn answers_that_nobody_asked_for_are_told() {
+    let approve = plugin::file("approve");
+    let approve = approve.to_str().expect("text");
+    let call = |answers: &[&str]| {
+        let asks = ["plugin", "call", approve, "approve", r#"{"question": "Deploy?"}"#];
+        let answers = answers.iter().flat_map(|answer| ["--answer", *answer]);
+        weir(&asks.into_iter().chain(answers).collect::<Vec<_>>(), &[])
+    };
+    let approved = r#"approval={"approved": true, "comment": "go"}"#;
+    let (ok, text) = call(&[approved, "aproval=decline"]);
+    assert!(
+        ok && text.contains("--answer aproval: the tool never asked this") && !text.contains("--answer approval"),
+        "{text}"
+    );
+    let (ok, text) = call(&[approved, "approval=decline"]);
+    assert!(!ok && text.contains("--answer approval: there are two answers for this key"), "{text}");
+    let (ok, text) = call(&["approval=accept"]);
+    assert!(!ok && text.contains("--answer approval: ") && !text.contains(":  "), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_not_weir_is_not_taken_for_one() {
+    let target = Target::start().await;
+    for (path, answered) in
+        [("/plugins", json!({"status": "ok"})), ("/plugins", json!([])), ("/secrets", json!({"items": []}))]
+    {
+        target.answer(path, axum::Json(answered));
+        let (ok, text) = weir(&[&path[1..path.len() - 1], "list", "--server", &target.url("/")], &[]);
+        assert!(!ok && text.contains("not as a server of Weir does"), "{text}");
+    }
+    let (ok, text) = weir(&["plugin", "revoke", "--help"], &[]);
+    assert!(ok && text.contains("<PLUGIN>") && !text.contains("<NAME@VERSION>"), "{text}");
 }
 
 #[test]

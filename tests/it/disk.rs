@@ -96,7 +96,10 @@ async fn a_backup_of_a_working_server_can_be_started_from() {
     target.received_at("/slow", 1).await;
     let backup = run(weir.dir(), &["backup", "copy.db", "--data-dir=data"], &[]);
     let said = String::from_utf8_lossy(&backup.stdout).into_owned();
-    assert!(backup.status.success() && said.contains("weir.key"), "{said} {backup:?}");
+    assert!(
+        backup.status.success() && said.contains("weir.key") && said.contains("of endpoints and of requests"),
+        "{said} {backup:?}"
+    );
     let again = run(weir.dir(), &["backup", "copy.db", "--data-dir=data"], &[]);
     assert!(!again.status.success(), "a backup never overwrites");
     weir.kill();

@@ -34,7 +34,16 @@ async fn a_new_version_takes_over_no_more_than_was_granted() {
     assert_eq!(refused["code"], "grant_required", "{refused}");
     let missing = weir.get("/plugins/misbehave@0.3.0/grant").await.expect(200)["missing"].clone();
     assert_eq!(missing, json!([format!("GET, POST http://127.0.0.1:{}/", target.port())]));
-    put(&weir, "/plugins/misbehave@0.3.0/grant", &json!({"http": []})).await.expect(200);
+    // Nothing of what it asks for: it goes on waiting, and the name means what it meant.
+    let other = json!({"host": "elsewhere.example.com", "methods": ["GET"]});
+    for nothing in [json!({}), json!({"http": []}), json!({"http": [other], "settings": {"colour": "red"}})] {
+        put(&weir, "/plugins/misbehave@0.3.0/grant", &nothing).await.expect(200);
+        let waiting = weir.get("/plugins/misbehave@0.3.0").await.expect(200);
+        let meant = weir.get("/plugins/misbehave").await.expect(200);
+        assert_eq!((&waiting["status"], &meant["version"]), (&json!("waiting"), &json!("0.2.0")), "{nothing}");
+    }
+    let some = json!({"http": [rule(&target, &json!({"path_prefix": "/repos", "methods": ["GET"]}))]});
+    put(&weir, "/plugins/misbehave@0.3.0/grant", &some).await.expect(200);
     assert_eq!(weir.get("/plugins/misbehave").await.expect(200)["version"], "0.3.0");
     // The workflow follows when somebody says so, and is listed.
     let followed = weir.post("/plugins/misbehave@0.2.0/activate?adopt=true", &Value::Null).await.expect(200);
@@ -58,6 +67,98 @@ async fn a_new_version_takes_over_no_more_than_was_granted() {
     );
     let run = weir.run(&workflow, &Value::Null).await;
     assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
+}
+
+#[tokio::test]
+async fn a_grant_is_read_strictly_and_the_one_before_stays() {
+    let target = Target::start().await;
+    let weir = server(&json!([rule(&target, &json!({}))])).await;
+    let path = "/plugins/misbehave/grant";
+    let sound = json!({"http": [rule(&target, &json!({}))], "settings": {"colour": "red"}});
+    put(&weir, path, &sound).await.expect(200);
+    let kept = weir.get(path).await.expect(200)["grant"].clone();
+    let twice = r#"{"http": [{"host": "a.com", "methods": ["GET"], "host": "b.com"}], "settings": {}, "http": []}"#;
+    for (body, pointers) in [
+        ("[]", vec![""]),
+        ("", vec![""]),
+        (r#"[[["a.com", "https", null, ["GET"], "/", []]], {}]"#, vec![""]),
+        (
+            r#"{"http": [["a.com", "https", null, ["GET"]], {"methods": ["*", "GET", "GET"]}], "settings": []}"#,
+            vec!["/http/0", "/http/1", "/http/1/methods/0", "/http/1/methods/2", "/settings"],
+        ),
+        (r#"{"memory_max_bytes": 1, "timeout_seconds": 0}"#, vec!["/memory_max_bytes", "/timeout_seconds"]),
+        (r#"{"http": [{"host": "x.y,z.w", "methods": ["GET"]}]}"#, vec!["/http/0/host"]),
+        (twice, vec!["/http/0/host", "/http"]),
+    ] {
+        let request = weir.request(Method::PUT, path).header("content-type", "application/json");
+        let refused = answer(request.body(body)).await.expect(422);
+        let faults = refused["errors"].as_array().expect("faults").iter();
+        let mut told: Vec<&str> = faults.filter_map(|fault| fault["pointer"].as_str()).collect();
+        let mut expected = pointers;
+        told.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!((&refused["code"], told), (&json!("invalid_grant"), expected), "{body}: {refused}");
+    }
+    assert_eq!(weir.get(path).await.expect(200)["grant"], kept);
+    for path in [
+        "/plugins/misbehave?x=1",
+        "/plugins/misbehave/tools?x=1",
+        "/plugins/misbehave/calls?x=1",
+        "/plugins/misbehave/grant?x=1",
+        "/secrets?x=1",
+    ] {
+        let refused = weir.get(path).await.expect(422);
+        assert_eq!(
+            (&refused["code"], &refused["errors"][0]["pointer"]),
+            (&json!("invalid_request"), &json!("x")),
+            "{path}"
+        );
+    }
+    for (method, path) in [
+        (Method::PUT, "/plugins/misbehave/grant?x=1"),
+        (Method::DELETE, "/plugins/misbehave/grant?x=1"),
+        (Method::DELETE, "/secrets/token?x=1"),
+        (Method::POST, "/runs/00000000-0000-0000-0000-000000000000/answers?x=1"),
+    ] {
+        assert_eq!(
+            answer(weir.request(method, path).json(&json!({}))).await.expect(422)["errors"][0]["pointer"],
+            "x",
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn memory_of_a_grant_that_no_guest_begins_with_is_named() {
+    let target = Target::start().await;
+    let weir = server(&json!([rule(&target, &json!({}))])).await;
+    put(&weir, "/plugins/misbehave/grant", &json!({"memory_max_bytes": 65536})).await.expect(200);
+    let error = call(&weir, "show_setting", &json!({"name": "colour"})).await.0["error"].clone();
+    assert_eq!(error["code"], "tool_memory_exceeded", "{error}");
+    let says = "the tool wanted more than 65536 bytes of memory to begin (`memory_max_bytes` of its grant)";
+    assert_eq!(error["message"], says);
+}
+
+#[tokio::test]
+async fn secrets_name_each_place_once_and_are_listed_by_pages() {
+    let target = Target::start().await;
+    let weir = server(&json!([rule(&target, &json!({}))])).await;
+    for name in ["a", "b", "c"] {
+        let hosts = ["api.example.com", "https://API.example.com:443", "*.example.com"];
+        let set =
+            put(&weir, &format!("/secrets/{name}"), &json!({"value": "hush-hush", "hosts": hosts})).await.expect(201);
+        assert_eq!(set["hosts"], json!(["https://api.example.com", "https://*.example.com"]));
+    }
+    let first = weir.get("/secrets?limit=2").await.expect(200);
+    assert_eq!((first["items"].as_array().map(Vec::len), &first["next_cursor"]), (Some(2), &json!("b")));
+    let rest = weir.get("/secrets?limit=2&cursor=b").await.expect(200);
+    assert_eq!((&rest["items"][0]["name"], &rest["next_cursor"]), (&json!("c"), &Value::Null));
+    for host in ["a..b", "-a.b", "x.y,z.w", "*"] {
+        let refused = put(&weir, "/secrets/d", &json!({"value": "hush-hush", "hosts": [host]})).await.expect(422);
+        let message = refused["errors"][0]["message"].as_str().expect("text");
+        // It must not suggest what is refused then.
+        assert!(!message.contains("or `*`"), "{refused}");
+    }
 }
 
 #[tokio::test]

@@ -353,7 +353,9 @@ async fn a_request_section_is_there_once() {
     for (sections, says) in [
         (&[r#"{"name": "a", "version": "1"}"#, r#"{"name": "a", "version": "1"}"#][..], "more than one section"),
         (&["{"], "is not a request"),
-        (&[r#"{"name": "a", "hosts": []}"#], "unknown field `hosts`"),
+        (&[r#"["a", "1"]"#], "must be an object, not an array"),
+        (&[r#"{"name": "a", "http": [{"host": "a.com", "methods": "GET"}]}"#], "`http[0].methods` must be an array"),
+        (&[r#"{"name": "a", "hosts": []}"#], "unknown member `hosts`"),
     ] {
         let refused = weir.upload(with(sections)).await.expect(422);
         assert!(refused["detail"].as_str().expect("text").contains(says), "{refused}");

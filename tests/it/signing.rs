@@ -80,6 +80,14 @@ fn keys_and_signatures_are_files_that_work_offline() {
     assert!(!ok && text.contains("is not a signature of sha256:"), "{text}");
     let (ok, text) = verify("weir-ed25519:AAAA");
     assert!(!ok && text.contains("is not `weir-ed25519:` and 32 bytes"), "{text}");
+    let told = secret.trim();
+    let (ok, text) = verify(told);
+    assert!(!ok && text.contains("a secret key") && !text.contains(&told[20..]), "{text}");
+    for setting in [format!("plugin_trusted_keys=ada={told}"), format!("plugin_trusted_keys=[\"{told}\"]")] {
+        let output = run(ada.dir.path(), &["migrate", "--set", &setting], &[]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains("a secret key") && !text.contains(&told[20..]), "{text}");
+    }
     let changed = patched(&bytes("greet"), "Hello", "Howdy");
     std::fs::write(ada.dir.path().join("plugin.wasm"), changed).expect("written");
     assert!(!verify(&ada.public).0, "another component");
@@ -89,6 +97,39 @@ fn keys_and_signatures_are_files_that_work_offline() {
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o640)).expect("changed");
     let (ok, text) = ada.weir(&["sign", "plugin.wasm", "--key", "weir-signing.key"]);
     assert!(!ok && text.contains("can be read by others (mode 640)") && !text.contains(secret.trim()), "{text}");
+}
+
+#[tokio::test]
+async fn a_push_takes_the_signature_along() {
+    let (ada, eve) = (Author::new(), Author::new());
+    let keys = format!("plugin_trusted_keys=[\"ada={}\"]", ada.public);
+    let open = Weir::start(&[&keys]).await;
+    let strict = Weir::start(&[&keys, "plugin_signature_required=true"]).await;
+    let push = |weir: &Weir, more: &[&str]| {
+        ada.weir(&[&["push", "plugin.wasm", "--server", weir.url("/").as_str()], more].concat())
+    };
+    std::fs::write(ada.dir.path().join("plugin.wasm"), bytes("greet")).expect("written");
+    let (ok, text) = push(&strict, &[]);
+    assert!(!ok && text.contains("plugin_signature_required"), "{text}");
+    ada.sign(&bytes("greet"));
+    for weir in [&open, &strict] {
+        let (ok, text) = push(weir, &[]);
+        assert!(ok && text.contains("signed   as plugin.wasm.sig says") && text.contains("signed by ada"), "{text}");
+        assert_eq!(weir.get("/plugins/greet").await.expect(200)["signed_by"], "ada");
+    }
+    // One that is named, one that is not there, and one of something else.
+    let signature = ada.dir.path().join("plugin.wasm.sig");
+    std::fs::rename(&signature, ada.dir.path().join("other.sig")).expect("moved");
+    assert!(push(&strict, &["--signature", "other.sig"]).0);
+    let (ok, text) = push(&strict, &["--signature", "nowhere.sig"]);
+    assert!(!ok && text.contains("nowhere.sig"), "{text}");
+    std::fs::write(&signature, eve.sign(&bytes("greet"))).expect("written");
+    let (ok, text) = push(&open, &[]);
+    let says = "plugin.wasm.sig is not a signature of plugin.wasm by a key that the server trusts";
+    assert!(!ok && text.contains(says) && text.contains("invalid_plugin_signature"), "{text}");
+    std::fs::write(&signature, "nonsense").expect("written");
+    let (ok, text) = push(&open, &[]);
+    assert!(!ok && text.contains("plugin.wasm.sig: a signature is 64 bytes in base64"), "{text}");
 }
 
 #[test]

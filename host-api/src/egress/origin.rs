@@ -35,9 +35,9 @@ impl HostPattern {
         let (name, below) = text.strip_prefix("*.").map_or((text, false), |name| (name, true));
         let host = Host::parse(name).map_err(|_| wrong())?;
         let name = host.to_string();
-        let plain = name.trim_end_matches('.');
+        let plain = name.strip_suffix('.').unwrap_or(&name);
         match host {
-            Host::Domain(_) if plain.is_empty() || plain.contains('*') => Err(wrong()),
+            Host::Domain(_) if !is_name(plain) => Err(wrong()),
             Host::Domain(_) if below => Ok(Self::Below(plain.to_owned())),
             _ if below => Err(wrong()),
             _ => Ok(Self::Exact(plain.to_owned())),
@@ -65,6 +65,15 @@ impl HostPattern {
             _ => false,
         }
     }
+}
+
+/// Whether a host is one that the domain name system can know: labels of letters, digits, `-` inside, and `_`.
+fn is_name(host: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(fits) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    host.len() <= 253 && host.split('.').all(label)
 }
 
 impl fmt::Display for HostPattern {
@@ -112,6 +121,18 @@ impl Scheme {
         }
     }
 
+    /// Reads `https` or `http`.
+    ///
+    /// # Errors
+    /// Says so.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "https" => Ok(Self::Https),
+            "http" => Ok(Self::Http),
+            other => Err(format!("`{other}` is no scheme: write `https` or `http`")),
+        }
+    }
+
     /// The port of a URL that names none.
     #[must_use]
     pub fn port(self) -> u16 {
@@ -142,9 +163,7 @@ impl Origin {
     pub fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = match text.split_once("://") {
             None => (Scheme::Https, text),
-            Some(("https", rest)) => (Scheme::Https, rest),
-            Some(("http", rest)) => (Scheme::Http, rest),
-            Some((other, _)) => return Err(format!("`{other}` is no scheme: write `https` or `http`")),
+            Some((scheme, rest)) => (Scheme::parse(scheme)?, rest),
         };
         // The colons of an address in brackets are not before a port.
         let colon = rest.rfind(':').filter(|at| !rest[*at..].contains(']'));
@@ -155,7 +174,11 @@ impl Origin {
             }
             None => (rest, scheme.port()),
         };
-        let host = HostPattern::parse(host).map_err(|error| error.to_string())?;
+        let host = HostPattern::parse(host).map_err(|_| {
+            format!(
+                "`{host}` is not a host: write `api.example.com`, `*.example.com`, or an address (IPv6 in brackets)"
+            )
+        })?;
         Ok(Self { scheme, host, port })
     }
 
@@ -216,7 +239,27 @@ mod tests {
             assert!(host(pattern).is(yes), "{pattern} is {yes}");
             assert!(pattern == "*" || !host(pattern).is(no), "{pattern} is not {no}");
         }
-        for bad in ["", ".", "*.", "a b", "**", "a.*.com", "*.127.0.0.1", "http://a", "a/b", "a:1", "user@a"] {
+        for bad in [
+            "",
+            ".",
+            "*.",
+            "a b",
+            "**",
+            "a.*.com",
+            "*.127.0.0.1",
+            "http://a",
+            "a/b",
+            "a:1",
+            "user@a",
+            "a..b",
+            "a..",
+            ".a",
+            "-a.b",
+            "a-.b",
+            "x.y,z.w",
+            "a;b",
+            "*.-a.b",
+        ] {
             assert!(HostPattern::parse(bad).is_err(), "{bad:?}");
         }
         for (wide, narrow, covers) in [

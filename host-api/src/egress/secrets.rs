@@ -185,7 +185,7 @@ mod tests {
         assert_eq!((value.as_bytes(), value.is_sensitive()), (format!("Bearer {VALUE}").as_bytes(), true));
         for elsewhere in ["https://evil.example.com/", "http://api.example.com/", "https://api.example.com:8443/"] {
             let (mut url, mut headers) = request(elsewhere);
-            let withheld = placeholders().reveal(&mut url, &mut headers, &mut Left::default()).err().expect("withheld");
+            let withheld = placeholders().reveal(&mut url, &mut headers, &mut Left::default()).expect_err("withheld");
             assert_eq!(withheld.secret, "token");
             assert_eq!(headers[header::AUTHORIZATION], "Bearer P-1");
         }

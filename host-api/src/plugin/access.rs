@@ -7,20 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use http::Method;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::artifact::Refused;
-use super::path::{below, hides};
+use super::path::below;
 use crate::egress::{HostPattern, Origin, Scheme};
-
-/// Most rules, secrets and settings of a request or a grant.
-const ENTRIES_MAX: usize = 64;
-
-/// Longest name of a secret or a setting, and longest description and setting, in bytes.
-const NAME_MAX_BYTES: usize = 64;
-const TEXT_MAX_BYTES: usize = 4096;
 
 /// Which requests: to a host, by some methods, below a path, and with which secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +35,7 @@ pub struct HttpRule {
     pub secrets: BTreeSet<String>,
 }
 
-fn root() -> String {
+pub(super) fn root() -> String {
     "/".to_owned()
 }
 
@@ -74,26 +65,12 @@ impl HttpRule {
         format!("{method} {}{}", self.origin(), self.path_prefix)
     }
 
-    fn fault(&self) -> Option<String> {
-        let method = |method: &String| match Method::from_bytes(method.as_bytes()) {
-            Ok(known) => {
-                method.chars().any(|c| c.is_ascii_lowercase()) || [Method::CONNECT, Method::TRACE].contains(&known)
-            }
-            Err(_) => true,
-        };
-        if self.methods.is_empty() {
-            return Some("`methods` names none".to_owned());
-        }
-        if let Some(odd) = self.methods.iter().find(|name| method(name)) {
-            return Some(format!("`methods`: `{odd}` is not a method in upper case that can be used"));
-        }
-        if self.port == Some(0) {
-            return Some("`port` is 0".to_owned());
-        }
-        let mut plain = Url::parse("http://host/").ok()?;
-        plain.set_path(&self.path_prefix);
-        let odd = !self.path_prefix.starts_with('/') || plain.path() != self.path_prefix || hides(&self.path_prefix);
-        odd.then(|| format!("`path_prefix` `{}` is not the beginning of a path, as a URL writes it", self.path_prefix))
+    /// Whether some request is admitted by both.
+    fn meets(&self, other: &Self) -> bool {
+        let (own, others) = (self.origin(), other.origin());
+        (own.covers(&others) || others.covers(&own))
+            && !self.methods.is_disjoint(&other.methods)
+            && (below(&self.path_prefix, &other.path_prefix) || below(&other.path_prefix, &self.path_prefix))
     }
 }
 
@@ -167,51 +144,10 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads a request.
-    ///
-    /// # Errors
-    /// Names the member that is not as it must be.
-    pub fn parse(json: &[u8]) -> Result<Self, Refused> {
-        // A list would be taken for the members in their order.
-        if json.trim_ascii_start().first() != Some(&b'{') {
-            return Err(Refused::new("it is not a JSON object"));
-        }
-        let request: Self = serde_json::from_slice(json).map_err(|error| Refused::new(error.to_string()))?;
-        request.fault().map_or(Ok(request), |fault| Err(Refused::new(fault)))
-    }
-
-    fn fault(&self) -> Option<String> {
-        let most = self.http.len().max(self.secrets.len()).max(self.settings.len());
-        if most > ENTRIES_MAX {
-            return Some(format!("it has a list of {most} entries, more than {ENTRIES_MAX}"));
-        }
-        if self.timeout_seconds == Some(0) {
-            return Some("timeout_seconds: must be more than 0".to_owned());
-        }
-        let wishes = self.secrets.iter().map(|wish| (("secrets", &wish.name), [wish.description.as_ref(), None]));
-        let settings = self.settings.iter();
-        let wishes = wishes
-            .chain(settings.map(|wish| (("settings", &wish.name), [wish.description.as_ref(), wish.default.as_ref()])));
-        let mut seen = BTreeSet::new();
-        for (place, texts) in wishes.chain([(("description", &self.name), [self.description.as_ref(), None])]) {
-            let (list, name) = place;
-            let fault = if !seen.insert(place) {
-                Some("is there twice".to_owned())
-            } else if texts.into_iter().flatten().any(|text| text.len() > TEXT_MAX_BYTES) {
-                Some(format!("has a text of more than {TEXT_MAX_BYTES} bytes"))
-            } else {
-                name_fault(name).filter(|_| list != "description")
-            };
-            if let Some(fault) = fault {
-                return Some(format!("{list}: `{name}` {fault}"));
-            }
-        }
-        let unknown = |rule: &HttpRule| {
-            let unknown = rule.secrets.iter().find(|name| !seen.contains(&("secrets", *name)))?;
-            Some(format!("`secrets` names `{unknown}`, which the request does not ask for in its own `secrets`"))
-        };
-        let mut rules = self.http.iter().enumerate();
-        rules.find_map(|(n, rule)| Some(format!("http[{n}]: {}", rule.fault().or_else(|| unknown(rule))?)))
+    /// Whether `grant` lets it do something of what it asks for.
+    #[must_use]
+    pub fn is_given_something(&self, grant: &Grant) -> bool {
+        self.http.iter().any(|rule| grant.http.iter().any(|granted| granted.meets(rule)))
     }
 
     /// What it wants beyond `grant`, a rule each.
@@ -246,40 +182,6 @@ impl Grant {
     pub fn all_of(request: &Request) -> Self {
         Self { http: request.http.clone(), ..Self::default() }
     }
-
-    /// What in it cannot be granted to who asks for `request`, if anything: the member, and why.
-    #[must_use]
-    pub fn fault(&self, request: &Request) -> Option<(String, String)> {
-        for (n, rule) in self.http.iter().enumerate() {
-            if let Some(fault) = rule.fault() {
-                return Some((format!("/http/{n}"), fault));
-            }
-        }
-        for (name, value) in &self.settings {
-            let pointer = format!("/settings/{name}");
-            if !request.settings.iter().any(|wish| wish.name == *name) {
-                return Some((pointer, "the plugin knows no such setting".to_owned()));
-            }
-            if value.len() > TEXT_MAX_BYTES {
-                return Some((pointer, format!("has more than {TEXT_MAX_BYTES} bytes")));
-            }
-        }
-        if self.http.len() > ENTRIES_MAX {
-            return Some(("/http".to_owned(), format!("has more than {ENTRIES_MAX} rules")));
-        }
-        (self.timeout_seconds == Some(0)).then(|| ("/timeout_seconds".to_owned(), "must be more than 0".to_owned()))
-    }
-}
-
-/// What is wrong with the name of a secret or a setting, if anything.
-#[must_use]
-pub fn name_fault(name: &str) -> Option<String> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    let starts = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic());
-    let sound = starts && name.len() <= NAME_MAX_BYTES && name.bytes().all(fits);
-    (!sound).then(|| {
-        format!("must be 1 to {NAME_MAX_BYTES} characters of A-Z a-z 0-9 _ - and dot, and begin with a letter")
-    })
 }
 
 /// Why a request is not made.
@@ -319,31 +221,12 @@ pub(super) fn admit<'a>(
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::artifact::Refused;
     use super::*;
 
     fn request(http: &Value) -> Result<Request, Refused> {
         let secrets = json!([{"name": "token"}, {"name": "other"}]);
         Request::parse(json!({"name": "p", "http": http, "secrets": secrets}).to_string().as_bytes())
-    }
-
-    #[test]
-    fn a_request_names_its_own_faults() {
-        for (http, fault) in [
-            (json!([{"host": "a.com", "methods": []}]), "http[0]: `methods` names none"),
-            (json!([{"host": "a.com", "methods": ["get"]}]), "`get` is not a method"),
-            (json!([{"host": "a.com", "methods": ["CONNECT"]}]), "`CONNECT` is not a method"),
-            (json!([{"host": "a b", "methods": ["GET"]}]), "`a b` is not a host"),
-            (json!([{"host": "a.com", "methods": ["GET"], "path_prefix": "x"}]), "`path_prefix` `x`"),
-            (json!([{"host": "a.com", "methods": ["GET"], "path_prefix": "/a/../b"}]), "`path_prefix` `/a/../b`"),
-            (json!([{"host": "a.com", "methods": ["GET"], "path_prefix": "/a%2fb"}]), "`path_prefix`"),
-            (json!([{"host": "a.com", "methods": ["GET"], "path_prefix": "/a/..;"}]), "`path_prefix`"),
-            (json!([{"host": "a.com", "methods": ["GET"], "port": 0}]), "`port` is 0"),
-            (json!([{"host": "a.com", "methods": ["GET"], "secrets": ["x"]}]), "`secrets` names `x`"),
-            (json!([{"host": "a.com", "methods": ["GET"], "colour": "red"}]), "unknown field `colour`"),
-        ] {
-            let refused = request(&http).expect_err("refused").to_string();
-            assert!(refused.contains(fault), "{refused}");
-        }
     }
 
     #[test]
@@ -386,6 +269,9 @@ mod tests {
             assert_eq!(try_it(grant, method, url), expected, "{method} {url}");
         }
         assert_eq!(request.beyond(&all), []);
+        assert!(request.is_given_something(&narrow) && !request.is_given_something(&Grant::default()));
+        let elsewhere = Grant { http: narrow.http[1..].to_vec(), ..Grant::default() };
+        assert!(!request.is_given_something(&elsewhere), "what it does not ask for");
         assert_eq!(request.beyond(&narrow), request.http);
         assert_eq!(request.http[0].to_string(), "GET, POST https://*.a.com/repos and below, with the secret `token`");
     }

@@ -145,7 +145,8 @@ fn parse_request(section: &[u8]) -> Result<Request, Refused> {
         let size = section.len();
         return Err(Refused(format!("the section {REQUEST_SECTION} has {size} bytes, more than {REQUEST_MAX_BYTES}")));
     }
-    Request::parse(section).map_err(|error| Refused(format!("the section {REQUEST_SECTION} is not a request: {error}")))
+    Request::parse(section)
+        .map_err(|error| Refused(format!("the section {REQUEST_SECTION} (`plugin.toml`) is not a request: {error}")))
 }
 
 /// Whether a function does nothing but store addresses, one after another.

@@ -1,6 +1,7 @@
 //! One call: a fresh instance, the guest's work within its limits, and the report of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -157,6 +158,7 @@ impl Plugin {
     pub async fn call(&self, call: Call) -> Report {
         let way = (Arc::clone(&call.reach), call.tape.clone());
         let (limits, timeout) = narrowed(self.shared.limits.guest, call.timeout, &call.reach);
+        let memory_limit = whose(&call.reach, limits.memory_max_bytes);
         let request = request(Call { timeout, ..call });
         let places = [&self.turns, &self.shared.places];
         let (called, used, meter) =
@@ -168,7 +170,12 @@ impl Plugin {
             lines.push(LogLine { level: LogLevel::Info, message: "details of the fault".to_owned(), fields });
         }
         let uses = std::mem::take(&mut *meter.uses());
-        let outcome = called.and_then(|called| outcome(called, &limits)).map_err(|fault| overruled(fault, &uses));
+        let outcome = called.and_then(|called| outcome(called, &limits)).map_err(|mut fault| {
+            if let Some(whose) = memory_limit.filter(|_| fault.class == FaultClass::Memory) {
+                fault.message = format!("{} (`memory_max_bytes` of its {whose})", fault.message);
+            }
+            overruled(fault, &uses)
+        });
         Report { outcome, used, log: lines, log_dropped: log.dropped, progress, uses }
     }
 
@@ -265,16 +272,24 @@ async fn work<T>(
         meter.set_fuel(limits.fuel.saturating_sub(left));
         Ok(UpdateDeadline::Yield(1))
     });
+    let begun = AtomicBool::new(false);
     let enter = async {
         store.set_fuel(limits.fuel)?;
         store.fuel_async_yield_interval(Some(FUEL_INTERVAL))?;
         let plugin = pre.instantiate_async(&mut store).await?;
+        begun.store(true, Ordering::Relaxed);
         ask(&mut store, plugin).await
     };
     let result = enter.await;
     meter.set_fuel(limits.fuel.saturating_sub(store.get_fuel().unwrap_or_default()));
     result.map_err(|error| {
-        let fault = classify(&error, &meter, &limits);
+        let mut fault = classify(&error, &meter, &limits);
+        // What a guest needs to begin with is refused without a trap.
+        if fault.class == FaultClass::Contract && !begun.load(Ordering::Relaxed) && meter.memory_refused() {
+            let most = limits.memory_max_bytes;
+            fault =
+                Fault::new(FaultClass::Memory, format!("the tool wanted more than {most} bytes of memory to begin"));
+        }
         explained(fault, &error, &store.data().stderr.contents(), &meter)
     })
 }
@@ -363,6 +378,13 @@ fn narrowed(mut limits: GuestLimits, mut timeout: Duration, reach: &Reach) -> (G
         timeout = timeout.min(Duration::from_secs(seconds.into()));
     }
     (limits, timeout)
+}
+
+/// Who keeps the memory of a call to `most` bytes: the grant, or the request; else every call is kept to it.
+fn whose(reach: &Reach, most: usize) -> Option<&'static str> {
+    let says = |memory: Option<u64>| memory.is_some_and(|memory| usize::try_from(memory) == Ok(most));
+    let whose = [("grant", reach.grant.memory_max_bytes), ("request", reach.request.memory_max_bytes)];
+    whose.into_iter().find(|(_, memory)| says(*memory)).map(|(whose, _)| whose)
 }
 
 /// A guest that failed after something was refused it, failed for that.

@@ -38,6 +38,11 @@ impl PublicKey {
     /// # Errors
     /// Says what it is instead.
     pub fn parse(text: &str) -> Result<Self, Refused> {
+        // Where a name or quotes stand around it, too: what is secret is not repeated.
+        if text.contains(SECRET) {
+            let told = format!("a secret key (`{SECRET}...`) stands where its public key belongs (`{PUBLIC}...`): ");
+            return Err(Refused(told + "`weir plugin keygen` prints that one"));
+        }
         let wrong = || Refused(format!("`{text}` is not `{PUBLIC}` and 32 bytes in base64"));
         let bytes = text.strip_prefix(PUBLIC).and_then(decode).ok_or_else(wrong)?;
         Self::from_bytes(&bytes).ok_or_else(wrong)

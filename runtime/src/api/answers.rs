@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::extract::{Id, JsonBody, read_members};
+use super::extract::{Id, JsonBody, NoQuery, read_members};
 use super::openapi::WriteProblems;
 use super::problem::{Problem, ProblemCode};
 use super::runs::{find, readable};
@@ -107,7 +107,12 @@ enum Action {
 /// changes nothing.
 #[utoipa::path(post, operation_id = "answer_run", path = "/runs/{run_id}/answers", tag = "runs", params(("run_id" = Uuid, Path)),
     request_body = GivenAnswer, responses((status = 202, body = RunView), WriteProblems))]
-pub(super) async fn give(State(api): State<Api>, Id(id): Id<RunId>, body: JsonBody) -> Result<Response, Problem> {
+pub(super) async fn give(
+    State(api): State<Api>,
+    Id(id): Id<RunId>,
+    _: NoQuery,
+    body: JsonBody,
+) -> Result<Response, Problem> {
     let (step, answer) = read_members(&body, |members, _| read(members))?;
     let run = find(&api, id).await?;
     let inspection = readable(api.engine.inspect(&run).await)?;

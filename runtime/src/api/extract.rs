@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::Api;
 use super::problem::{Problem, ProblemCode};
 use crate::model::reader::{Fault, Faults, JSON_DEPTH_MAX, Members, depth_fits};
+use crate::tools::{Flaw, read_json};
 
 /// How much of a body that is too large is taken and thrown away, and for how long.
 const DISCARD_MAX_BYTES: usize = 64 << 20;
@@ -73,6 +74,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     }
 }
 
+/// No query: every parameter is unknown.
+pub(super) struct NoQuery;
+
+impl<S: Send + Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        Query::from_request_parts(parts, state).await?.finish().map(|()| Self)
+    }
+}
+
 impl Query {
     /// The parameter `name`, read by `parse`, whose error says what is allowed.
     pub(super) fn take<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<T> {
@@ -86,7 +98,8 @@ impl Query {
     /// Refuses the request when a parameter was faulty or unknown.
     pub(super) fn finish(mut self) -> Result<(), Problem> {
         for (name, _) in self.pairs.iter().filter(|(name, _)| !self.known.contains(&name.as_str())) {
-            let message = format!("unknown parameter; known here: {}", self.known.join(", "));
+            let known = if self.known.is_empty() { "none".to_owned() } else { self.known.join(", ") };
+            let message = format!("unknown parameter; known here: {known}");
             self.faults.push(Fault { pointer: name.clone(), message });
         }
         if self.faults.is_empty() { Ok(()) } else { Err(Problem::faulty(ProblemCode::InvalidRequest, self.faults)) }
@@ -100,24 +113,56 @@ impl FromRequest<Api> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        let is_json = is_json(request.headers());
-        let limit = api.config.request_max_bytes;
-        let bytes = read_body(request.into_body(), limit, "request_max_bytes").await?;
-        if bytes.is_empty() {
-            return Ok(Self(None));
+        let body = read_json_body(request, api, |bytes| serde_json::from_slice(bytes)).await?;
+        Ok(Self(body.filter(|value| !value.is_null())))
+    }
+}
+
+/// A JSON body in which a member may not be twice: there it would be unclear what somebody decided.
+pub(super) struct ClearBody {
+    /// What it says; null when there is no body.
+    pub(super) value: Value,
+    /// Members that are there twice.
+    pub(super) twice: Vec<Fault>,
+}
+
+impl FromRequest<Api> for ClearBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let mut twice = Vec::new();
+        let read = |bytes: &[u8]| {
+            let (value, flaws) = read_json(bytes)?;
+            twice.extend(flaws.into_iter().map(|Flaw { pointer, message }| Fault { pointer, message }));
+            Ok(value)
+        };
+        let value = read_json_body(request, api, read).await?.unwrap_or_default();
+        Ok(Self { value, twice })
+    }
+}
+
+/// The JSON of a body as `read` reads it; `None` when there is none.
+async fn read_json_body(
+    request: Request,
+    api: &Api,
+    read: impl FnOnce(&[u8]) -> serde_json::Result<Value>,
+) -> Result<Option<Value>, Problem> {
+    let is_json = is_json(request.headers());
+    let limit = api.config.request_max_bytes;
+    let bytes = read_body(request.into_body(), limit, "request_max_bytes").await?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    if !is_json {
+        return Err(Problem::new(ProblemCode::UnsupportedMediaType, "send the body as `application/json`"));
+    }
+    match read(&bytes) {
+        Ok(value) if !depth_fits(&value) => {
+            let message = format!("arrays and objects may stand in one another {JSON_DEPTH_MAX} deep");
+            Err(Problem::faulty(ProblemCode::InvalidRequest, vec![Fault { pointer: String::new(), message }]))
         }
-        if !is_json {
-            return Err(Problem::new(ProblemCode::UnsupportedMediaType, "send the body as `application/json`"));
-        }
-        match serde_json::from_slice(&bytes) {
-            Ok(Value::Null) => Ok(Self(None)),
-            Ok(value) if !depth_fits(&value) => {
-                let message = format!("arrays and objects may stand in one another {JSON_DEPTH_MAX} deep");
-                Err(Problem::faulty(ProblemCode::InvalidRequest, vec![Fault { pointer: String::new(), message }]))
-            }
-            Ok(value) => Ok(Self(Some(value))),
-            Err(error) => Err(Problem::new(ProblemCode::MalformedJson, error.to_string())),
-        }
+        Ok(value) => Ok(Some(value)),
+        Err(error) => Err(Problem::new(ProblemCode::MalformedJson, error.to_string())),
     }
 }
 

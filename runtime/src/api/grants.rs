@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::extract::{JsonBody, PathText};
+use super::extract::{ClearBody, NoQuery, PathText};
 use super::openapi::{CommandProblems, ReadProblems, WriteProblems};
 use super::page::List;
 use super::plugins::{PluginParam, find, gone};
@@ -17,7 +17,7 @@ use super::problem::{Problem, ProblemCode};
 use crate::model::reader::Fault;
 use crate::model::time::Timestamp;
 use crate::store::{PluginUse, PluginVersion};
-use crate::tools::{Grant, HttpRule, Request, read_request};
+use crate::tools::{Flaw, Grant, HttpRule, Request, read_request};
 
 type CallList = List<CallView>;
 
@@ -57,7 +57,7 @@ pub(super) struct NewGrant {
     #[schema(required = false)]
     settings: std::collections::BTreeMap<String, String>,
     /// Linear memory of a call, in bytes. Default: what every tool may use.
-    #[schema(required = false, minimum = 1)]
+    #[schema(required = false, minimum = 65536)]
     memory_max_bytes: u64,
     /// Time of a call. Default: what the step says.
     #[schema(required = false, minimum = 1)]
@@ -141,7 +141,11 @@ fn unused(grant: &Grant, uses: &[PluginUse]) -> Vec<String> {
 /// Show what a plugin asks for and is granted
 #[utoipa::path(get, operation_id = "get_plugin_grant", path = "/plugins/{plugin}/grant", tag = "plugins", params(PluginParam),
     responses((status = 200, body = GrantView), ReadProblems))]
-pub(super) async fn get(State(api): State<Api>, PathText(text): PathText) -> Result<Json<GrantView>, Problem> {
+pub(super) async fn get(
+    State(api): State<Api>,
+    PathText(text): PathText,
+    _: NoQuery,
+) -> Result<Json<GrantView>, Problem> {
     let plugin = find(&api, &text).await?;
     shown(&api, plugin).await
 }
@@ -149,28 +153,30 @@ pub(super) async fn get(State(api): State<Api>, PathText(text): PathText) -> Res
 /// Grant a plugin what it may do
 ///
 /// In place of what it was granted before. It holds for this component, for calls that begin from now on (in other
-/// processes within 5 seconds). A version that waited for a grant becomes active.
+/// processes within 5 seconds). A version that waited for a grant becomes active when something of what it asks for is
+/// granted; with a grant of nothing it goes on waiting.
 #[utoipa::path(put, operation_id = "set_plugin_grant", path = "/plugins/{plugin}/grant", tag = "plugins", params(PluginParam),
     request_body = NewGrant, responses((status = 200, body = GrantView), WriteProblems))]
 pub(super) async fn put(
     State(api): State<Api>,
     PathText(text): PathText,
-    JsonBody(body): JsonBody,
+    _: NoQuery,
+    body: ClearBody,
 ) -> Result<Json<GrantView>, Problem> {
     let plugin = find(&api, &text).await?;
     let request = read_request(&plugin).map_err(Problem::internal)?;
-    let invalid = |fault| Problem::faulty(ProblemCode::InvalidGrant, vec![fault]);
-    let body = body.unwrap_or(Value::Null);
-    let grant: Grant = serde_path_to_error::deserialize(body).map_err(|error| {
-        let pointer: String = error.path().iter().map(|part| format!("/{part}")).collect();
-        let pointer = if pointer == "/?" || pointer == "/." { String::new() } else { pointer };
-        invalid(Fault { pointer, message: error.into_inner().to_string() })
-    })?;
-    if let Some((pointer, message)) = grant.fault(&request) {
-        return Err(invalid(Fault { pointer, message }));
-    }
+    let ClearBody { value, twice: mut faults } = body;
+    let read = Grant::read(&value, &request);
+    let flaws = read.as_ref().err().into_iter().flatten().cloned();
+    faults.extend(flaws.map(|Flaw { pointer, message }| Fault { pointer, message }));
+    let grant = match read {
+        Ok(grant) if faults.is_empty() => grant,
+        _ => return Err(Problem::faulty(ProblemCode::InvalidGrant, faults)),
+    };
     let rights = serde_json::to_value(&grant).map_err(Problem::internal)?;
-    let activated = api.store.set_plugin_grant(plugin.digest, &rights).await?;
+    // Whoever gives it nothing of what it asks for did not mean it to take the place of another version.
+    let activates = request.is_given_something(&grant);
+    let activated = api.store.set_plugin_grant(plugin.digest, &rights, activates).await?;
     let activated = activated.ok_or_else(|| gone(&text))?;
     api.tools.changed();
     tracing::info!(plugin.name, plugin.digest = %plugin.digest, ?activated, "a plugin was granted rights");
@@ -183,7 +189,7 @@ pub(super) async fn put(
 /// With arguments, requests and outcome: what `weir plugin rehearse` tries another version with. Always whole.
 #[utoipa::path(get, operation_id = "list_plugin_calls", path = "/plugins/{plugin}/calls", tag = "plugins", params(PluginParam),
     responses((status = 200, body = CallList), ReadProblems))]
-pub(super) async fn calls(State(api): State<Api>, PathText(text): PathText) -> Result<Response, Problem> {
+pub(super) async fn calls(State(api): State<Api>, PathText(text): PathText, _: NoQuery) -> Result<Response, Problem> {
     let plugin = find(&api, &text).await?;
     let calls = api.store.plugin_calls(plugin.digest).await?;
     Ok(Json(List::whole(calls.into_iter().map(CallView).collect())).into_response())
@@ -194,7 +200,11 @@ pub(super) async fn calls(State(api): State<Api>, PathText(text): PathText) -> R
 /// It stays what its name means, if it is; its calls are denied what they were granted.
 #[utoipa::path(delete, operation_id = "revoke_plugin_grant", path = "/plugins/{plugin}/grant", tag = "plugins", params(PluginParam),
     responses((status = 204, description = "It has no rights"), CommandProblems))]
-pub(super) async fn delete(State(api): State<Api>, PathText(text): PathText) -> Result<StatusCode, Problem> {
+pub(super) async fn delete(
+    State(api): State<Api>,
+    PathText(text): PathText,
+    _: NoQuery,
+) -> Result<StatusCode, Problem> {
     let plugin = find(&api, &text).await?;
     api.store.revoke_plugin_grant(plugin.digest).await?;
     api.tools.changed();

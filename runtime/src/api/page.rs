@@ -101,7 +101,8 @@ impl<T> List<T> {
     }
 }
 
-fn limit(query: &mut Query) -> u32 {
+/// Reads `limit` of a list.
+pub(super) fn limit(query: &mut Query) -> u32 {
     query.take("limit", |text| whole_number(text, 1, LIMIT_MAX)).unwrap_or(LIMIT_DEFAULT)
 }
 

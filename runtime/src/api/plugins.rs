@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::extract::{PathText, Query, read_body};
+use super::extract::{NoQuery, PathText, Query, read_body};
 use super::openapi::{ListProblems, ReadProblems, UploadProblems};
 use super::page::{List, ListParams, page_request};
 use super::problem::{Problem, ProblemCode};
@@ -264,7 +264,11 @@ pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Res
 /// By its name (its active version; where none is active, its newest), as `name@version`, or by its digest.
 #[utoipa::path(get, operation_id = "get_plugin", path = "/plugins/{plugin}", tag = "plugins", params(PluginParam),
     responses((status = 200, body = PluginDetailView), ReadProblems))]
-pub(super) async fn get(State(api): State<Api>, PathText(plugin): PathText) -> Result<Json<PluginDetailView>, Problem> {
+pub(super) async fn get(
+    State(api): State<Api>,
+    PathText(plugin): PathText,
+    _: NoQuery,
+) -> Result<Json<PluginDetailView>, Problem> {
     let plugin = find(&api, &plugin).await?;
     let versions = api.store.plugin_versions(&plugin.name, VERSIONS_MAX).await?;
     let version = |version: PluginVersion| VersionView {
@@ -282,7 +286,7 @@ pub(super) async fn get(State(api): State<Api>, PathText(plugin): PathText) -> R
 /// Each as the Model Context Protocol describes it: name, description, inputSchema, and what else the plugin says.
 #[utoipa::path(get, operation_id = "list_plugin_tools", path = "/plugins/{plugin}/tools", tag = "plugins", params(PluginParam),
     responses((status = 200, body = ToolList), ReadProblems))]
-pub(super) async fn tools(State(api): State<Api>, PathText(plugin): PathText) -> Result<Response, Problem> {
+pub(super) async fn tools(State(api): State<Api>, PathText(plugin): PathText, _: NoQuery) -> Result<Response, Problem> {
     let plugin = find(&api, &plugin).await?;
     let tools = api.store.plugin_tools(plugin.digest).await?;
     Ok(Json(List::whole(tools.into_iter().map(ToolView).collect())).into_response())

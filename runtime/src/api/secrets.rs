@@ -9,9 +9,9 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Api;
-use super::extract::{JsonBody, PathText, Query, read_members};
+use super::extract::{JsonBody, NoQuery, PathText, Query, read_members};
 use super::openapi::{CommandProblems, ListProblems, WriteProblems};
-use super::page::List;
+use super::page::{List, limit};
 use super::problem::{Problem, ProblemCode};
 use crate::model::reader::{Members, join};
 use crate::model::time::Timestamp;
@@ -29,9 +29,6 @@ const HOSTS_MAX: usize = 32;
 
 /// Longest text that says where, in bytes.
 const HOST_MAX_BYTES: usize = 200;
-
-/// Most secrets of a page.
-const PAGE_MAX: u32 = 100;
 
 /// A secret, without its value.
 #[derive(Serialize, ToSchema)]
@@ -82,11 +79,14 @@ pub(super) struct SecretParam {
     name: String,
 }
 
-/// Names and how many.
+/// How many, and behind which name.
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "only its schema is used: `list` reads the query")]
 pub(super) struct SecretsParams {
+    /// Most items of the answer.
+    #[param(required = false, minimum = 1, maximum = 100, default = 20)]
+    limit: u32,
     /// `next_cursor` of the page before.
     #[param(required = false, min_length = 1, max_length = 64, pattern = "^[A-Za-z][A-Za-z0-9_.-]*$")]
     cursor: String,
@@ -118,7 +118,12 @@ fn read_value(members: &Members<'_>, value: &Value) -> Option<String> {
     request_body = SetSecret,
     responses((status = 200, body = SecretView, description = "It replaced one"),
         (status = 201, body = SecretView, description = "It is new", headers(("Location" = String))), WriteProblems))]
-pub(super) async fn put(State(api): State<Api>, PathText(text): PathText, body: JsonBody) -> Result<Response, Problem> {
+pub(super) async fn put(
+    State(api): State<Api>,
+    PathText(text): PathText,
+    _: NoQuery,
+    body: JsonBody,
+) -> Result<Response, Problem> {
     let name = name(text)?;
     let set = read_members(&body, |members, faults| {
         let value = members.require("value").and_then(|value| read_value(members, value));
@@ -138,6 +143,8 @@ pub(super) async fn put(State(api): State<Api>, PathText(text): PathText, body: 
                         faults
                             .add(&join("/hosts", &n.to_string()), "must name a host: a secret does not go everywhere");
                     }
+                    // Two ways to write one place.
+                    Ok(origin) if hosts.contains(&origin) => {}
                     Ok(origin) => hosts.push(origin),
                     Err(message) => faults.add(&join("/hosts", &n.to_string()), message),
                 }
@@ -161,12 +168,13 @@ pub(super) async fn put(State(api): State<Api>, PathText(text): PathText, body: 
 #[utoipa::path(get, operation_id = "list_secrets", path = "/secrets", tag = "secrets", params(SecretsParams),
     responses((status = 200, body = SecretList), ListProblems))]
 pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Response, Problem> {
+    let limit = limit(&mut query);
     let after = query.take("cursor", |text| name_fault(text).map_or(Ok(text.to_owned()), Err));
     query.finish()?;
-    let secrets = api.store.secrets(&after.unwrap_or_default(), PAGE_MAX + 1).await?;
+    let secrets = api.store.secrets(&after.unwrap_or_default(), limit + 1).await?;
     let mut items: Vec<SecretView> = secrets.into_iter().map(Into::into).collect();
-    let more = items.len() > PAGE_MAX as usize;
-    items.truncate(PAGE_MAX as usize);
+    let more = items.len() > limit as usize;
+    items.truncate(limit as usize);
     let next = items.last().filter(|_| more).map(|last| last.name.clone());
     Ok(Json(List::named(items, next)).into_response())
 }
@@ -174,7 +182,11 @@ pub(super) async fn list(State(api): State<Api>, mut query: Query) -> Result<Res
 /// Delete a secret
 #[utoipa::path(delete, operation_id = "delete_secret", path = "/secrets/{name}", tag = "secrets", params(SecretParam),
     responses((status = 204, description = "It is gone"), CommandProblems))]
-pub(super) async fn delete(State(api): State<Api>, PathText(text): PathText) -> Result<StatusCode, Problem> {
+pub(super) async fn delete(
+    State(api): State<Api>,
+    PathText(text): PathText,
+    _: NoQuery,
+) -> Result<StatusCode, Problem> {
     let name = name(text)?;
     if !api.tools.secrets.delete(&name).await? {
         return Err(Problem::new(ProblemCode::SecretNotFound, format!("no secret is called `{name}`")));

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Api;
-use super::extract::{PathText, Query};
+use super::extract::{NoQuery, PathText, Query};
 use super::openapi::CommandProblems;
 use super::plugins::{PluginParam, PluginView, find, gone, view};
 use super::problem::{Problem, ProblemCode};
@@ -113,7 +113,11 @@ pub(super) async fn activate(
 /// No definition can name it any more. Revisions that pin it, and their runs, go on.
 #[utoipa::path(post, operation_id = "retire_plugin", path = "/plugins/{plugin}/retire", tag = "plugins",
     params(PluginParam), responses((status = 200, body = PluginView), CommandProblems))]
-pub(super) async fn retire(State(api): State<Api>, PathText(text): PathText) -> Result<Json<PluginView>, Problem> {
+pub(super) async fn retire(
+    State(api): State<Api>,
+    PathText(text): PathText,
+    _: NoQuery,
+) -> Result<Json<PluginView>, Problem> {
     let plugin = version(&api, &text).await?;
     api.store.retire_plugin(plugin.id).await?;
     let plugin = find(&api, &format!("{}@{}", plugin.name, plugin.version)).await?;
@@ -125,7 +129,11 @@ pub(super) async fn retire(State(api): State<Api>, PathText(text): PathText) -> 
 /// It must not be active, and no revision of a workflow may pin it.
 #[utoipa::path(delete, operation_id = "delete_plugin", path = "/plugins/{plugin}", tag = "plugins",
     params(PluginParam), responses((status = 204, description = "It is gone"), CommandProblems))]
-pub(super) async fn delete(State(api): State<Api>, PathText(text): PathText) -> Result<StatusCode, Problem> {
+pub(super) async fn delete(
+    State(api): State<Api>,
+    PathText(text): PathText,
+    _: NoQuery,
+) -> Result<StatusCode, Problem> {
     let plugin = version(&api, &text).await?;
     let named = format!("`{}@{}`", plugin.name, plugin.version);
     match api.store.delete_plugin(plugin.id).await? {

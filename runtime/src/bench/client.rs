@@ -56,7 +56,7 @@ impl Client {
     }
 
     pub(super) async fn upload(&self, plugin: Vec<u8>) -> anyhow::Result<()> {
-        self.0.upload(self.0.at("/plugins")?, plugin).await.map(|_| ())
+        self.0.upload(self.0.at("/plugins")?, plugin, None).await.map(|_| ())
     }
 
     /// Makes a workflow and a webhook for it.

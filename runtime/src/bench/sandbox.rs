@@ -78,7 +78,7 @@ impl Sandbox {
         let asked = rights.bare.artifact.request.clone().context("a request")?;
         let mut grant = Grant::all_of(&asked);
         grant.settings.insert("colour".to_owned(), "red".to_owned());
-        store.set_plugin_grant(rights.digest, &serde_json::to_value(&grant)?).await?;
+        store.set_plugin_grant(rights.digest, &serde_json::to_value(&grant)?, true).await?;
         let origin = Origin::parse("api.example.com").map_err(anyhow::Error::msg)?;
         tools.secrets.put("token", "a secret of the operator", &[origin]).await?;
         tools.changed();

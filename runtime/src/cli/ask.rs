@@ -1,5 +1,7 @@
 //! Answers that an author gives a tool on the command line.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
@@ -7,8 +9,31 @@ use super::printable;
 use crate::model::ask::{Answer, AnswerAction, Asked, Resumption};
 use crate::tools::answer_faults;
 
+/// Reads every `--answer`.
+///
+/// # Errors
+/// When one cannot be read, or two are for one key.
+pub(super) fn read_all(texts: &[String]) -> anyhow::Result<Vec<Answer>> {
+    let mut answers: Vec<Answer> = Vec::with_capacity(texts.len());
+    for text in texts {
+        let answer = read(text)?;
+        if answers.iter().any(|other| other.key == answer.key) {
+            bail!("--answer {}: there are two answers for this key", printable(&answer.key));
+        }
+        answers.push(answer);
+    }
+    Ok(answers)
+}
+
+/// Tells of answers to questions that were never asked.
+pub(super) fn tell_unasked(answers: &[Answer], asked: &BTreeSet<String>) {
+    for Answer { key, .. } in answers.iter().filter(|answer| !asked.contains(&answer.key)) {
+        eprintln!("--answer {}: the tool never asked this", printable(key));
+    }
+}
+
 /// Reads `KEY=ANSWER`, where ANSWER is the content as JSON, or an action without one.
-pub(super) fn read(text: &str) -> anyhow::Result<Answer> {
+fn read(text: &str) -> anyhow::Result<Answer> {
     let (key, answer) = text.split_once('=').context("--answer must be like KEY='{\"approved\": true}'")?;
     let bare = |action| Ok(Answer { key: key.to_owned(), action, content: None });
     match answer {
@@ -31,7 +56,8 @@ pub(super) fn resumption(asked: &Asked, answers: &[Answer], round: u32) -> anyho
         eprintln!("asks {}: {}", printable(&question.key), printable(&question.message));
         let Some(answer) = answers.iter().find(|answer| answer.key == question.key) else { continue };
         if let Some(fault) = answer_faults(question, answer, "").first() {
-            bail!("--answer {}: {} {}", answer.key, fault.pointer, fault.message);
+            let place = if fault.pointer.is_empty() { String::new() } else { format!("{}: ", fault.pointer) };
+            bail!("--answer {}: {place}{}", printable(&answer.key), printable(&fault.message));
         }
         given.push(answer.clone());
     }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use weir_host::egress::Secret;
-use weir_host::plugin::{Grant, Reach, Request};
+use weir_host::plugin::{Flaw, Grant, Reach, Request};
 
 use super::difference::{Difference, differences};
 use crate::tools::{Loaded, Recorded, Replayed};
@@ -88,13 +88,15 @@ impl Cassette {
 
     /// Makes the call again, with these rights, and holds everything that it did against what was recorded.
     pub(super) async fn play(&self, plugin: &Loaded, request: &Request, grant: Grant) -> Findings {
-        if let Some((pointer, message)) = grant.fault(request) {
-            let difference = Difference {
-                wanted: grant.settings.get(pointer.trim_start_matches("/settings/")).map(|value| json!(value)),
-                pointer: format!("/grant{pointer}"),
+        let written = json!(grant);
+        if let Err(flaws) = Grant::read(&written, request) {
+            let difference = |flaw: &Flaw| Difference {
+                wanted: written.pointer(&flaw.pointer).cloned(),
+                pointer: format!("/grant{}", flaw.pointer),
                 got: None,
             };
-            return Findings { differences: vec![difference], denied: vec![message] };
+            let differences = flaws.iter().map(difference).collect();
+            return Findings { differences, denied: flaws.into_iter().map(|flaw| flaw.message).collect() };
         }
         let replayed = plugin.replay_exactly(&self.call, reach(request, grant, &self.secrets)).await;
         let denied = replayed.denied.iter().map(|denial| format!("denied {}: {}", denial.wanted, denial.why));

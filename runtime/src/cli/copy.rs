@@ -25,7 +25,7 @@ pub(super) async fn run(from: &str, to: &str, config: &Config) -> anyhow::Result
         _ => "Start a server on the copy with the master key of the source (WEIR_MASTER_KEY or `master_key_file`).",
     };
     print(&format!(
-        "Every table of the copy has as many rows as that of the source.\nEndpoint secrets are sealed with the master key, \
+        "Every table of the copy has as many rows as that of the source.\nThe secrets of endpoints and of requests are sealed with the master key, \
          which is not in the database. {key}\n"
     ))
 }

@@ -101,7 +101,8 @@ enum Command {
 
     /// Write a consistent copy of the database, also while a server works on it.
     ///
-    /// The copy needs the master key to be of use for webhooks; keep a copy of that file in another place.
+    /// The copy needs the master key to be of use for webhooks and for requests with secrets; keep a copy of that file in
+    /// another place.
     Backup {
         /// The copy; must not exist yet.
         #[arg(value_name = "FILE")]
@@ -307,7 +308,7 @@ async fn backup(config: &Config, target: &Path) -> anyhow::Result<()> {
     }
     store::backup(&config.location()?, target).await?;
     print(&format!(
-        "{} holds the database as it is now.\nEndpoint secrets in it are sealed with {}: keep a copy of that file in \
+        "{} holds the database as it is now.\nThe secrets of endpoints and of requests in it are sealed with {}: keep a copy of that file in \
          another place.\n",
         target.display(),
         config.master_key_path().display()

@@ -69,7 +69,14 @@ pub(super) enum Command {
     },
 
     /// Take every right from a plugin. Its calls go on, and are denied what they were granted.
-    Revoke(Named),
+    Revoke {
+        /// The plugin: its name (the active version), NAME@VERSION, or its digest.
+        #[arg(value_name = "PLUGIN")]
+        plugin: String,
+
+        #[command(flatten)]
+        server: Server,
+    },
 
     /// Make a version what its name means.
     Activate {
@@ -137,7 +144,7 @@ pub(super) async fn run(command: &Command, config: &Config) -> anyhow::Result<()
             let rights = set(&client, plugin, &body).await?;
             print(&printable(&told(&rights)))
         }
-        Command::Revoke(Named { plugin, server }) => {
+        Command::Revoke { plugin, server } => {
             let client = server.client()?;
             client.delete(client.url(&["plugins", plugin, "grant"])?).await?;
             print(&printable(&format!("`{plugin}` has no rights any more\n")))
@@ -190,13 +197,13 @@ pub(super) async fn set(client: &Client, plugin: &str, grant: &Value) -> anyhow:
 }
 
 fn read(file: &PathBuf) -> anyhow::Result<Value> {
-    let mut json = String::new();
+    let mut json = Vec::new();
     if file.as_os_str() == "-" {
-        std::io::stdin().read_to_string(&mut json)?;
+        std::io::stdin().read_to_end(&mut json)?;
     } else {
-        json = std::fs::read_to_string(file)?;
+        json = std::fs::read(file)?;
     }
-    Ok(serde_json::from_str(&json)?)
+    super::rights::clear(&json)
 }
 
 /// Everything about the rights of a plugin, in words.

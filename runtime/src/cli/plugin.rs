@@ -1,5 +1,6 @@
 //! `weir plugin`: what authors and operators do. What needs no server uses the host and the limits of `serve`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +95,7 @@ pub(super) async fn run(command: &Command, config: Config) -> anyhow::Result<()>
             };
             let plugin = open(file, &config).await?;
             let reach = rights.reach(plugin.artifact.request.as_ref())?;
-            let answers = answers.iter().map(|text| ask::read(text)).collect::<Result<Vec<_>, _>>()?;
+            let answers = ask::read_all(answers)?;
             call(&plugin, tool, arguments, timeout, (reach, &answers)).await
         }
         Command::Signing(command) => signing::run(command, &config),
@@ -172,7 +173,7 @@ pub(super) async fn call(
     must_offer(plugin, tool)?;
     let run = RunId(new_id());
     let call = ToolCall { tool: tool.to_owned(), arguments, on_tool_error: OnToolError::Continue };
-    let mut resumed: Option<Resumption> = None;
+    let (mut resumed, mut ever_asked) = (None::<Resumption>, BTreeSet::new());
     let called = loop {
         let (step, idempotency_key) = ("call".to_owned(), format!("{run}:call"));
         let round = resumed.as_ref().map_or(0, |resumed| resumed.round);
@@ -180,11 +181,13 @@ pub(super) async fn call(
         let (called, uses) = plugin.loaded.call(&call, by, Arc::clone(&reach), None).await;
         eprint!("{}", rights::told(&uses));
         let Ok(Reply::Asked(asked)) = &called else { break called };
+        ever_asked.extend(asked.questions.iter().map(|question| question.key.clone()));
         resumed = ask::resumption(asked, answers, round + 1)?;
         if resumed.is_none() {
             break called;
         }
     };
+    ask::tell_unasked(answers, &ever_asked);
     let used = match &called {
         Ok(Reply::Output(output)) => output.tool.as_ref().map(|tool| tool.used.clone()),
         Ok(Reply::Asked(asked)) => Some(asked.used.clone()),

@@ -3,11 +3,11 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use http::StatusCode;
 use serde_json::json;
-use weir_host::plugin::{Artifact, Grant, Request};
+use weir_host::plugin::{Artifact, Grant, Request, Signature};
 
 use super::operate::{Rights, rights, set};
 use super::server::{Server, text};
@@ -35,8 +35,27 @@ pub(super) struct Push {
     #[arg(long)]
     no_activate: bool,
 
+    /// The file of its signature [default: FILE.sig, where that is there].
+    #[arg(long, value_name = "FILE")]
+    signature: Option<PathBuf>,
+
     #[command(flatten)]
     server: Server,
+}
+
+impl Push {
+    /// The signature to send along, and the file that it is from: the one that is named, or the one beside the plugin.
+    fn signature(&self) -> anyhow::Result<Option<(Signature, PathBuf)>> {
+        let file = match &self.signature {
+            Some(file) => file.clone(),
+            None => match signing::beside(&self.file) {
+                file if file.try_exists().with_context(|| file.display().to_string())? => file,
+                _ => return Ok(None),
+            },
+        };
+        let signature = Signature::parse(&signing::line(&file)?);
+        Ok(Some((signature.with_context(|| file.display().to_string())?, file)))
+    }
 }
 
 /// Sends it.
@@ -50,11 +69,15 @@ pub(super) async fn run(push: &Push, config: &Config) -> anyhow::Result<()> {
     let Some(request) = &artifact.request else {
         bail!("{} does not say its name: send it with `POST /plugins?name=...&version=...`", push.file.display());
     };
+    let signature = push.signature()?;
     let client = push.server.client()?;
     let before = active(&client, &request.name).await?.and_then(|rights| rights.grant);
     let version = request.version.as_deref().unwrap_or("(no version)");
     let mut shown = format!("{} {version}\n  digest   {digest}\n", request.name);
     shown += &format!("  size     {} bytes\n{}", artifact.component.len(), words::asked(request));
+    if let Some((_, file)) = &signature {
+        shown += &format!("  signed   as {} says\n", file.display());
+    }
     if let Some(before) = &before {
         let difference = words::difference(request, before);
         shown += &match difference.as_str() {
@@ -71,7 +94,8 @@ pub(super) async fn run(push: &Push, config: &Config) -> anyhow::Result<()> {
     if push.no_activate {
         url.set_query(Some("activate=false"));
     }
-    let (status, mut stored) = client.upload(url, artifact.component).await?;
+    let sent = client.upload(url, artifact.component, signature.as_ref().map(|(text, _)| text.to_string())).await;
+    let (status, mut stored) = sent.map_err(|error| misfit(error, signature.as_ref(), push))?;
     // Granted is what was shown, whatever was uploaded meanwhile.
     if grants {
         let grant = whole(request, before.unwrap_or_default());
@@ -82,12 +106,29 @@ pub(super) async fn run(push: &Push, config: &Config) -> anyhow::Result<()> {
     let was = if status == StatusCode::CREATED { "" } else { " (it was there already)" };
     let status = text(&stored, "status");
     let mut told = format!("{named} is {status}{was}\n");
+    if let Some(by) = stored["signed_by"].as_str() {
+        told += &format!("It is signed by {by}\n");
+    }
     if status == "waiting" {
         told += &format!(
             "It becomes active when it is granted something: `weir plugin grant {named} FILE`, or push it with --grant.\n"
         );
     }
     print(&printable(&told))
+}
+
+/// Says which file a signature that the server does not take is from, and what to do.
+fn misfit(error: anyhow::Error, signature: Option<&(Signature, PathBuf)>, push: &Push) -> anyhow::Error {
+    let refused = error.downcast_ref::<Refused>().is_some_and(|it| it.code() == "invalid_plugin_signature");
+    match signature.filter(|_| refused) {
+        Some((_, file)) => error.context(format!(
+            "{} is not a signature of {} by a key that the server trusts (if it is an old one, \
+             sign the plugin again; where that file is gone, the plugin is sent without a signature)",
+            file.display(),
+            push.file.display()
+        )),
+        None => error,
+    }
 }
 
 /// The rights of the version that a name means, if it means one.

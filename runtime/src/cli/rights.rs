@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use serde_json::{Value, json};
 use weir_host::egress::Secret;
-use weir_host::plugin::{Grant, Reach, Request, Uses};
+use weir_host::plugin::{Flaw, Grant, Reach, Request, Uses, read_json};
 
 use super::printable;
 
@@ -57,7 +58,7 @@ impl Rights {
     /// When the file of the grant cannot be read.
     pub(super) fn grant(&self, request: &Request, before: Grant) -> anyhow::Result<Grant> {
         let mut grant = match &self.grant {
-            Some(file) => read(file).with_context(|| file.display().to_string())?,
+            Some(file) => read(file, request).with_context(|| file.display().to_string())?,
             None if self.allow => Grant { settings: before.settings, ..Grant::all_of(request) },
             None => before,
         };
@@ -72,9 +73,7 @@ impl Rights {
     pub(super) fn reach(&self, request: Option<&Request>) -> anyhow::Result<Arc<Reach>> {
         let request = request.cloned().unwrap_or_default();
         let grant = self.grant(&request, Grant::default())?;
-        if let Some((pointer, message)) = grant.fault(&request) {
-            bail!("{pointer}: {message}");
-        }
+        let grant = Grant::read(&json!(grant), &request).map_err(|flaws| refused(&flaws))?;
         if !self.secrets.is_empty() && !self.allow && self.grant.is_none() {
             bail!("--secret needs --allow or --grant: without a grant no secret goes anywhere");
         }
@@ -92,8 +91,22 @@ impl Rights {
     }
 }
 
-fn read(file: &Path) -> anyhow::Result<Grant> {
-    Ok(serde_json::from_str(&std::fs::read_to_string(file)?)?)
+fn read(file: &Path, request: &Request) -> anyhow::Result<Grant> {
+    Grant::read(&clear(&std::fs::read(file)?)?, request).map_err(|flaws| refused(&flaws))
+}
+
+/// JSON in which no member is twice: there it would be unclear what somebody decided.
+///
+/// # Errors
+/// When it is none.
+pub(super) fn clear(json: &[u8]) -> anyhow::Result<Value> {
+    let (value, twice) = read_json(json)?;
+    if twice.is_empty() { Ok(value) } else { Err(refused(&twice)) }
+}
+
+fn refused(flaws: &[Flaw]) -> anyhow::Error {
+    let told: Vec<String> = flaws.iter().map(|Flaw { pointer, message }| format!("{pointer}: {message}")).collect();
+    anyhow::anyhow!(printable(&told.join("\n  ")))
 }
 
 /// What a call did with its rights and was denied, for a person.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::Value;
 use url::Url;
@@ -49,13 +49,17 @@ pub(super) async fn all(client: &Client, list: &str) -> anyhow::Result<Vec<Value
         if let Some(cursor) = &cursor {
             url.query_pairs_mut().append_pair("cursor", cursor);
         }
-        let mut page = client.get(url).await?;
-        if let Value::Array(more) = page["items"].take() {
-            items.extend(more);
-        }
-        match page["next_cursor"].take() {
-            Value::String(next) => cursor = Some(next),
-            _ => return Ok(items),
+        let mut page = client.get(url.clone()).await?;
+        match (page.get_mut("items").map(Value::take), page.get_mut("next_cursor").map(Value::take)) {
+            (Some(Value::Array(more)), Some(Value::String(next))) if !more.is_empty() => {
+                items.extend(more);
+                cursor = Some(next);
+            }
+            (Some(Value::Array(more)), Some(Value::Null)) => {
+                items.extend(more);
+                return Ok(items);
+            }
+            _ => bail!("{url} answered, and not as a server of Weir does: is it one?"),
         }
     }
 }

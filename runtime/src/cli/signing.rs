@@ -119,13 +119,15 @@ fn admitted(file: &Path, config: &Config) -> anyhow::Result<(SignedText, PluginD
     Ok((SignedText::of(&artifact.component)?, PluginDigest(artifact.digest)))
 }
 
-fn beside(file: &Path) -> PathBuf {
+/// Where the signature of a plugin is when nobody says otherwise.
+pub(super) fn beside(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".sig");
     name.into()
 }
 
-fn line(file: &Path) -> anyhow::Result<String> {
+/// The text of a file that has one line.
+pub(super) fn line(file: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     let opened = File::open(file).with_context(|| file.display().to_string())?;
     opened.take(LINE_MAX_BYTES).read_to_string(&mut text).with_context(|| file.display().to_string())?;

@@ -33,9 +33,11 @@ fn limits(memory_max_bytes: Option<u64>, timeout_seconds: Option<u32>) -> String
     listed("limits", memory.into_iter().chain(time).map(|limit| format!("no more than {limit}")))
 }
 
-/// What a plugin asks for: a line each for requests, secrets, settings and limits.
+/// What a plugin says that it is, and what it asks for: a line each for requests, secrets, settings and limits.
 pub(super) fn asked(request: &Request) -> String {
-    let mut text = listed("asks for", request.http.iter().map(ToString::to_string));
+    // On one line: what a stranger says must not look like a line of ours.
+    let mut text = listed("says", request.description.iter().map(|text| text.replace(['\n', '\r'], " ")));
+    text += &listed("asks for", request.http.iter().map(ToString::to_string));
     if request.http.is_empty() {
         text += "  asks for no request to anybody\n";
     }
@@ -74,7 +76,7 @@ mod tests {
     fn request(rules: &str) -> Request {
         Request::parse(
             format!(
-                r#"{{"name": "x", "secrets": [{{"name": "token", "description": "to read"}}],
+                r#"{{"name": "x", "description": "Reads\n  asks for nothing.", "secrets": [{{"name": "token", "description": "to read"}}],
             "settings": [{{"name": "repo", "default": "a/b"}}], "memory_max_bytes": 1048576, "http": {rules}}}"#
             )
             .as_bytes(),
@@ -90,7 +92,7 @@ mod tests {
         );
         assert_eq!(
             asked(&asks),
-            "  asks for GET https://a.example.com/x and below, with the secret `token`\n           \
+            "  says     Reads   asks for nothing.\n  asks for GET https://a.example.com/x and below, with the secret `token`\n           \
              GET, POST https://*.example.com/\n  secrets  token: to read\n  settings repo (default `a/b`)\n  \
              limits   no more than 1 MiB of memory\n"
         );

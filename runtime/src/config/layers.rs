@@ -89,6 +89,12 @@ impl Layers {
         let value = match self.values.get(key) {
             Some(Value::Integer(_)) => Value::Integer(text.parse().map_err(|_| wrong("a whole number"))?),
             Some(Value::Boolean(_)) => Value::Boolean(text.parse().map_err(|_| wrong("true or false"))?),
+            // As `weir config` shows it.
+            Some(Value::Array(_)) if is_toml_list(text) => toml_list(text).ok_or_else(|| {
+                // The text may have a key in it that somebody took for another one.
+                let forms = "`first,second` or `[\"first\", \"second\"]`";
+                ConfigError(format!("{place}: `{key}` must be a list of texts, written as {forms}"))
+            })?,
             Some(Value::Array(_)) => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 Value::Array(items.map(|item| Value::String(item.to_owned())).collect())
@@ -162,6 +168,18 @@ impl Layers {
     }
 }
 
+/// Whether a list is written as TOML does it. (An address in brackets begins in another way.)
+fn is_toml_list(text: &str) -> bool {
+    text.strip_prefix('[').is_some_and(|rest| rest.trim_start().starts_with(['"', '\'', ']']))
+}
+
+/// A list of texts as TOML writes it.
+fn toml_list(text: &str) -> Option<Value> {
+    let table = format!("list = {text}").parse::<Table>().ok().filter(|table| table.len() == 1)?;
+    let list = table.get("list")?;
+    list.as_array()?.iter().all(Value::is_str).then(|| list.clone())
+}
+
 /// The directory for what can be made again (XDG Base Directory Specification). What is not absolute is ignored there.
 fn cache_home(env: &[(String, String)]) -> Option<PathBuf> {
     let dir = |variable: &str| {
@@ -219,6 +237,13 @@ mod tests {
         assert_eq!(config.run_state_ttl_seconds, 60);
         let config = read(&[("WEIR_EGRESS_ALLOW", "127.0.0.1:9000, [::1]:80")], &[]).expect("sound");
         assert_eq!(config.egress_allow, ["127.0.0.1:9000", "[::1]:80"]);
+        for list in [r#"["127.0.0.1:9000", '[::1]:80']"#, "127.0.0.1:9000,[::1]:80"] {
+            let config = read(&[], &[&format!("egress_allow={list}")]).expect("sound");
+            assert_eq!(config.egress_allow, ["127.0.0.1:9000", "[::1]:80"], "{list}");
+        }
+        assert!(
+            read(&[("WEIR_EGRESS_ALLOW", "[]")], &["egress_allow=[::1]"]).is_ok_and(|it| it.egress_allow.len() == 1)
+        );
     }
 
     #[test]
@@ -243,6 +268,14 @@ mod tests {
             (("WEIR_STEP_MAX", "1"), "the variable WEIR_STEP_MAX: `step_max` is not a setting"),
             (("WEIR_STEPS_MAX", "many"), "`steps_max` must be a whole number"),
             (("WEIR_STEPS_MAX", "0"), "must be from 1"),
+            (
+                ("WEIR_PLUGIN_TRUSTED_KEYS", "[\"a\", 1]"),
+                "`plugin_trusted_keys` must be a list of texts, written as `first,",
+            ),
+            (
+                ("WEIR_PLUGIN_TRUSTED_KEYS", "a=weir-ed25519-secret:AAAA"),
+                "a secret key (`weir-ed25519-secret:...`) stands",
+            ),
             (("WEIR_EGRESS_ALLOW", "http://x"), "egress_allow: `http://x`"),
             (("DATABASE_URL", "mysql://x/y"), "DATABASE_URL begins with `mysql:`"),
             (("DATABASE_URL", "postgres://x/y"), "needs Redis beside it"),

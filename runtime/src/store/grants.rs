@@ -37,6 +37,7 @@ pub struct PluginUse {
 struct SetGrant {
     digest: PluginDigest,
     rights: Vec<u8>,
+    activates: bool,
     now: i64,
 }
 
@@ -51,6 +52,9 @@ impl Op for SetGrant {
         let sql = "INSERT INTO plugin_grants (digest, rights, granted_at) VALUES ($1, $2, $3) \
                    ON CONFLICT (digest) DO UPDATE SET rights = excluded.rights, granted_at = excluded.granted_at";
         db.query(sql).bind(&self.digest.0[..]).bind(&self.rights).bind(self.now).execute().await?;
+        if !self.activates {
+            return Ok(Some(Vec::new()));
+        }
         let waiting = "SELECT id, name FROM plugin_versions WHERE digest = $1 AND waits = 1";
         let waiting = db.query(waiting).bind(&self.digest.0[..]).fetch_all().await?;
         let mut names = Vec::with_capacity(waiting.len());
@@ -164,8 +168,8 @@ impl Store {
         .transpose()
     }
 
-    /// Grants a plugin these rights in place of those that it had. Versions that waited for it become active: answers their
-    /// names, or nothing where the plugin is not there any more.
+    /// Grants a plugin these rights in place of those that it had. Where they are what it waited for (`activates`), versions
+    /// that waited become active: answers their names, or nothing where the plugin is not there any more.
     ///
     /// # Errors
     /// When the database cannot be written.
@@ -173,9 +177,10 @@ impl Store {
         &self,
         digest: PluginDigest,
         rights: &Value,
+        activates: bool,
     ) -> Result<Option<Vec<String>>, StoreError> {
         let (rights, now) = (json_bytes(rights)?, self.clock.now().as_micros());
-        self.db.write(SetGrant { digest, rights, now }).await
+        self.db.write(SetGrant { digest, rights, activates, now }).await
     }
 
     /// Takes every right from a plugin.

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use weir_host::plugin::{CodeFrom, PluginHost, Trust};
 
 pub use weir_host::egress::{HostPattern, Origin};
-pub use weir_host::plugin::{Grant, HttpRule, Request, name_fault};
+pub use weir_host::plugin::{Flaw, Grant, HttpRule, Request, name_fault, read_json};
 
 use crate::store::Store;
 use crate::vault::Vault;

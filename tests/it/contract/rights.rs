@@ -50,8 +50,14 @@ pub(super) async fn a_name_means_its_active_version(db: Database) {
     assert!(db.store.plugins_with_tool("tool").await.expect("readable").is_empty());
     assert_eq!(db.store.plugin_grant(waiting.digest).await.expect("readable"), None);
     let rights = json!({"http": []});
-    assert_eq!(db.store.set_plugin_grant(waiting.digest, &rights).await.expect("written"), Some(vec!["p".to_owned()]));
-    assert_eq!(db.store.set_plugin_grant(waiting.digest, &rights).await.expect("written"), Some(Vec::new()));
+    let grant = async |activates| {
+        let granted = db.store.set_plugin_grant(waiting.digest, &rights, activates).await.expect("written");
+        granted.expect("there")
+    };
+    assert_eq!(grant(false).await, [""; 0]);
+    assert_eq!(meant(&db).await, ("1".to_owned(), VersionStatus::Waiting));
+    assert_eq!(grant(true).await, ["p"]);
+    assert_eq!(grant(true).await, [""; 0]);
     assert_eq!(meant(&db).await, ("1".to_owned(), VersionStatus::Active));
     let second = add(&db, "2", 2, VersionStatus::Inactive, Some(json!({"http": [], "settings": {}}))).await;
     assert_eq!((meant(&db).await.0, second.status), ("1".to_owned(), VersionStatus::Inactive));
@@ -60,7 +66,7 @@ pub(super) async fn a_name_means_its_active_version(db: Database) {
     assert!(db.store.activate_plugin("p", second.id).await.expect("written"));
     // What is not there takes nothing from what is.
     assert!(!db.store.activate_plugin("p", Uuid::from_u128(999)).await.expect("answered"));
-    assert_eq!(db.store.set_plugin_grant(PluginDigest([99; 32]), &rights).await.expect("answered"), None);
+    assert_eq!(db.store.set_plugin_grant(PluginDigest([99; 32]), &rights, true).await.expect("answered"), None);
     assert_eq!(meant(&db).await, ("2".to_owned(), VersionStatus::Active));
     assert_eq!(find(&db, "p@1").await.status, VersionStatus::Inactive);
     let offering = db.store.plugins_with_tool("tool").await.expect("readable");
