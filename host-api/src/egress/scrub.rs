@@ -262,7 +262,7 @@ mod tests {
             assert_eq!(whole.matches("[secret it]").count(), forms.len(), "{whole}");
             assert!(whole.ends_with(&format!("%{}", &secret[..7])), "{whole}");
             for size in 1..40 {
-                assert_eq!(in_pieces(&secrets, text, size), whole, "pieces of {size}");
+                assert_eq!(in_pieces(&secrets, &text, size), whole, "pieces of {size}");
             }
             assert_eq!(Scrub::new(secrets.into_iter()).whole(text.as_bytes()), whole);
         }
