@@ -252,14 +252,14 @@ async fn an_http_step_follows_a_redirect_with_the_secret_in_it() {
         async { (StatusCode::TEMPORARY_REDIRECT, [("location", location)]) }
     });
     // Here it is named by the other way to name it, and only in the first request.
-    put(&weir, "/secrets/to-ken", &json!({"value": "s3cret-of/two", "hosts": [target.url("")]})).await.expect(201);
+    put(&weir, "/secrets/token-2", &json!({"value": "s3cret-of/two", "hosts": [target.url("")]})).await.expect(201);
     let get = async |path: &str| {
-        let query = json!({"key": "{{ secrets.token }}", "k": "{{ secrets[\"to-ken\"] }}"});
+        let query = json!({"key": "{{ secrets.token }}", "k": "{{ secrets[\"token-2\"] }}"});
         let step = json!([{"type": "http", "url": target.url(path), "query": query, "retry": {"max_attempts": 1}}]);
         let run = weir.run(&weir.workflow(&step).await, &Value::Null).await;
         (weir.finished(&run).await, weir.steps(&run).await[0]["result"].clone())
     };
-    assert_eq!(get("/v1").await.1, "/v1/?key=[secret token]&k=[secret to-ken]");
+    assert_eq!(get("/v1").await.1, "/v1/?key=[secret token]&k=[secret token-2]");
     assert_eq!(target.received("/v1/")[0].uri, "/v1/?key=s3cret%2Dof%2Fthe%22operator&k=s3cret%2Dof%2Ftwo");
     let failed = get("/away").await.0;
     assert_eq!((&failed["error"]["code"], other.count()), (&json!("secret_unavailable"), 0), "{failed}");
