@@ -250,6 +250,7 @@ mod tests {
             (json!([{"host": "a.com", "methods": ["GET"], "path_prefix": "x"}]), "`http[0].path_prefix` `x`"),
             (json!([{"host": "a.com", "methods": ["GET"], "path_prefix": "/a/../b"}]), "`/a/../b` is not"),
             (json!([{"host": "a.com", "methods": ["GET"], "path_prefix": "/a%2fb"}]), "`http[0].path_prefix`"),
+            (json!([{"host": "a.com", "methods": ["GET"], "path_prefix": "/a/..;"}]), "`http[0].path_prefix`"),
             (json!([{"host": "a.com", "methods": ["GET"], "port": 0}]), "`http[0].port` must be"),
             (json!([{"host": "a.com", "methods": ["GET"], "secrets": ["x"]}]), "`http[0]` names the secret `x`"),
             (json!([{"host": "a.com", "methods": ["GET"], "colour": "red"}]), "unknown member `colour`"),
