@@ -322,8 +322,8 @@ fn requests() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("long", with(long.as_bytes()), "more than 65536"),
         ("deep", with(deep.as_bytes()), "is not a request"),
         ("no text", with(b"{\"name\":\"\xff\"}"), "is not a request"),
-        ("twice", with(br#"{"name":"a","name":"b","version":"1"}"#), "duplicate field"),
-        ("a list", with(br#"["a","1"]"#), "is not a JSON object"),
+        ("twice", with(br#"{"name":"a","name":"b","version":"1"}"#), "is there twice"),
+        ("a list", with(br#"["a","1"]"#), "must be an object"),
     ]
 }
 
