@@ -27,6 +27,7 @@ mod guests;
 mod import;
 mod kill;
 mod master_key;
+mod memory;
 mod openapi;
 mod original;
 mod plugins;
