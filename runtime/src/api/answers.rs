@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use serde::Serialize;
+use serde::{Deserialize as _, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -160,12 +160,7 @@ fn read(members: &mut Members<'_>) -> Option<(StepPath, Answer)> {
 }
 
 fn read_action(members: &Members<'_>, value: &Value) -> Option<AnswerAction> {
-    let action = match value.as_str() {
-        Some("accept") => Some(AnswerAction::Accept),
-        Some("decline") => Some(AnswerAction::Decline),
-        Some("cancel") => Some(AnswerAction::Cancel),
-        _ => None,
-    };
+    let action = AnswerAction::deserialize(value).ok();
     if action.is_none() {
         members.fault("action", "must be `accept`, `decline` or `cancel`");
     }

@@ -120,9 +120,10 @@ impl Op for Create {
 /// Whether everything that a tool lock names is there, which nobody can delete then until this transaction is over: a
 /// deletion begins with the same rows.
 async fn keeps(db: &mut Connection<'_>, tool_lock: Option<&[u8]>) -> Result<bool, sqlx::Error> {
-    let lock: ToolLock = tool_lock.and_then(|lock| serde_json::from_slice(lock).ok()).unwrap_or_default();
+    let lock: Option<ToolLock> =
+        tool_lock.map(serde_json::from_slice).transpose().map_err(|e| sqlx::Error::Decode(e.into()))?;
     // In one order, so that nobody waits for somebody who waits for him.
-    for digest in lock.into_values().collect::<BTreeSet<_>>() {
+    for digest in lock.into_iter().flatten().map(|(_, digest)| digest).collect::<BTreeSet<_>>() {
         if db.query(HOLD_PLUGIN).bind(&digest.0[..]).execute().await? == 0 {
             return Ok(false);
         }
