@@ -70,9 +70,8 @@ async fn main() {
 }
 
 fn bench(weir: &PathBuf, runs: &str, env: &[(&str, &str)]) {
-    let size = |file: &PathBuf| std::fs::metadata(file).expect("a plugin").len();
-    let largest = weir_tests::plugin::EXAMPLES.map(weir_tests::plugin::file).into_iter().max_by_key(size);
-    let component = largest.expect("an example").display().to_string();
+    // By far the largest of the examples: a whole interpreter.
+    let component = weir_tests::plugin::file("hello-python").display().to_string();
     let status = Command::new(weir)
         .args(["bench", "--runs", runs, "--component", &component])
         .envs(env.iter().copied())

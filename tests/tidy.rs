@@ -48,6 +48,20 @@ fn code(text: &str) -> String {
 }
 
 #[test]
+fn the_top_level_holds_what_belongs_there() {
+    let house = [
+        "CHANGELOG.md CONTRIBUTING.md Cargo.lock Cargo.toml Dockerfile LICENSE-APACHE LICENSE-MIT Makefile README.md SECURITY.md",
+        "clippy.toml deny.toml docker-compose.yml docs host-api migrations plugins runtime rustfmt.toml tests wit",
+    ];
+    let house: BTreeSet<&str> = house.iter().flat_map(|line| line.split(' ')).collect();
+    let kept = std::process::Command::new("git").args(["ls-files"]).current_dir(root()).output().expect("git");
+    let kept = String::from_utf8(kept.stdout).expect("names");
+    let kept: BTreeSet<&str> = kept.lines().filter_map(|file| file.split('/').next()).collect();
+    let other: Vec<&&str> = kept.difference(&house).filter(|name| !name.starts_with('.')).collect();
+    assert!(!kept.is_empty() && other.is_empty(), "not of the house, or the house has no repository: {other:?}");
+}
+
+#[test]
 fn rooms_call_only_whom_they_may() {
     let may: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("model", &[][..]),
