@@ -37,6 +37,17 @@ export class ToolError extends Error {
   }
 }
 
+/**
+ * There is no answer yet: let it pass, and the run waits for one. A tool that catches errors around a question has to
+ * throw this one again. Tests look at its `key`, `question` and `form` (JSON Schema).
+ */
+export class Asked extends Error {
+  constructor(key, question, form) {
+    super(`${key} is asked`);
+    Object.assign(this, { key, question, form });
+  }
+}
+
 // The host behind a component, which its first module sets; none in tests.
 let host;
 
@@ -44,7 +55,12 @@ export function connect(imports) {
   host = imports;
 }
 
-/** One call: who calls, and the host behind it. In tests it keeps what the tool logged, in `lines`. */
+/**
+ * One call: who calls, and the host behind it. In tests it keeps what the tool logged, in `lines`.
+ *
+ * `kept` is for what the call has to know after a question: JSON, 64 KiB with the answers. `answers` are those of earlier
+ * rounds, `{ action, content }` for each key; a test puts there what is to come.
+ */
 export class Context {
   constructor(call = {}) {
     this.runId = call.runId ?? "00000000-0000-7000-8000-000000000000";
@@ -54,6 +70,8 @@ export class Context {
     this.deadlineMs = call.deadlineMs === undefined ? undefined : Number(call.deadlineMs);
     this.settings = call.settings ?? {};
     this.lines = [];
+    this.answers = call.answers ?? {};
+    this.kept = call.kept ?? {};
   }
 
   /** A line for the people who operate and debug. Levels: trace, debug, info, warn, error. */
@@ -76,6 +94,20 @@ export class Context {
   secret(name) {
     return host ? host.secretPlaceholder(name) : `secret:${name}`;
   }
+
+  /**
+   * Asks whoever answers for the run, and gives `{ action, content }`: the action is "accept", with the content of the
+   * form, "decline" or "cancel". Each question of a call has a key of its own.
+   *
+   * The call ends here, the run waits, for weeks and over restarts where it must, and the tool is called again from its
+   * beginning with the answer at hand: what stands before a question is done twice, so keep it cheap, or in `kept`. `form`
+   * has a JSON Schema for each thing that is asked, with `optional: true` for one that may be left out: texts, numbers,
+   * booleans, choices (`enum`) and lists of them.
+   */
+  ask(key, question, form) {
+    if (!Object.hasOwn(this.answers, key)) throw new Asked(key, question, object(form));
+    return this.answers[key];
+  }
 }
 
 /** Makes what the host calls of a table of tools. */
@@ -93,9 +125,12 @@ export function plugin(table) {
       if (!Object.hasOwn(table, request.tool)) {
         throw { kind: "unknown-tool", message: `there is no tool ${request.tool}` };
       }
+      const cx = new Context(request);
       try {
-        return done(await call(request.tool, JSON.parse(request.arguments), new Context(request)), false);
+        Object.assign(cx, resume(request.resumed));
+        return done(await call(request.tool, JSON.parse(request.arguments), cx), false);
       } catch (error) {
+        if (error instanceof Asked) return asks(cx, error);
         if (error instanceof ToolError && error.kind === "answer") return done(error.message, true);
         throw fault(error);
       }
@@ -103,19 +138,39 @@ export function plugin(table) {
   };
 }
 
-function info(name, tool) {
+// What the call knew when it asked, and what came to that.
+function resume(resumed) {
+  if (!resumed) return {};
+  const { kept, answers } = JSON.parse(new TextDecoder().decode(resumed.state));
+  for (const { key, action, content } of resumed.answers) {
+    answers[key] = { action, content: content === undefined ? undefined : JSON.parse(content) };
+  }
+  return { kept, answers };
+}
+
+function asks({ kept, answers }, { key, question, form }) {
+  const asked = [{ key, message: question, body: { tag: "form", val: JSON.stringify(form) } }];
+  return { tag: "ask", val: { asked, state: new TextEncoder().encode(JSON.stringify({ kept, answers })) } };
+}
+
+// JSON Schema of an object with these members.
+function object(members) {
   const properties = {};
   const required = [];
-  for (const [argument, { optional, ...schema }] of Object.entries(tool.input ?? {})) {
-    properties[argument] = schema;
-    if (!optional) required.push(argument);
+  for (const [name, { optional, ...schema }] of Object.entries(members)) {
+    properties[name] = schema;
+    if (!optional) required.push(name);
   }
+  return { type: "object", properties, required };
+}
+
+function info(name, tool) {
   const hinted = HINTS.some((hint) => tool[hint] !== undefined);
   return {
     name,
     title: tool.title,
     description: tool.description,
-    inputSchema: JSON.stringify({ type: "object", properties, required, additionalProperties: false }),
+    inputSchema: JSON.stringify({ ...object(tool.input ?? {}), additionalProperties: false }),
     outputSchema: tool.output && JSON.stringify(tool.output),
     hints: hinted ? Object.fromEntries(HINTS.map((hint) => [hint, tool[hint]])) : undefined,
     icons: [],

@@ -65,6 +65,27 @@ class Signatures(unittest.TestCase):
         with self.assertRaisesRegex(ValueError, "no kind of failure"):
             weir.ToolError("a", "often")
 
+    def test_a_form_is_flat(self):
+        members = {
+            "sure": bool,
+            "why": Annotated[str, "A reason."],
+            "way": Literal["up", "down"],
+            "ways": list[Literal["up", "down"]],
+            "count": int | None,
+        }
+        choice = {"enum": ["up", "down"], "type": "string"}
+        expected = {
+            "sure": {"type": "boolean"},
+            "why": {"type": "string", "description": "A reason."},
+            "way": choice,
+            "ways": {"type": "array", "items": choice},
+            "count": {"type": "integer"},
+        }
+        form = weir._form(members)
+        self.assertEqual((form["properties"], form["required"]), (expected, ["sure", "why", "way", "ways"]))
+        with self.assertRaisesRegex(TypeError, "several types"):
+            weir._form({"what": int | str})
+
     def test_what_may_pass_may_be_tried_again(self):
         kinds = {code: weir.HttpError(code).kind for code in ("ConnectionRefused", "DnsError", "DnsTimeout", "HttpRequestDenied")}
         expected = {"ConnectionRefused": "retryable", "DnsError": "retryable", "DnsTimeout": "retryable", "HttpRequestDenied": "permanent"}

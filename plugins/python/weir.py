@@ -76,8 +76,30 @@ class Response:
 
 
 @dataclass
+class Reply:
+    """What came to a question: `action` is "accept", with the `content` of the form, "decline" or "cancel"."""
+
+    action: str
+    content: dict | None = None
+
+
+class Asked(BaseException):
+    """There is no answer yet: let it pass, and the run waits for one. It is no `Exception`, so that no tool takes it for
+    a failure. Tests look at its `key`, `message` and `form` (JSON Schema).
+    """
+
+    def __init__(self, key, message, form):
+        super().__init__(key)
+        self.key, self.message, self.form = key, message, form
+
+
+@dataclass
 class Context:
-    """One call: who calls, and the host behind it. In tests it keeps what the tool logged, in `lines`."""
+    """One call: who calls, and the host behind it. In tests it keeps what the tool logged, in `lines`.
+
+    `kept` is for what the call has to know after a question: JSON, 64 KiB with the answers. `answers` are those of
+    earlier rounds, a `Reply` for each key; a test puts there what is to come.
+    """
 
     run_id: str = "00000000-0000-7000-8000-000000000000"
     step: str = "step_0"
@@ -86,6 +108,8 @@ class Context:
     deadline_ms: int | None = None
     settings: dict = field(default_factory=dict)
     lines: list = field(default_factory=list)
+    answers: dict = field(default_factory=dict)
+    kept: dict = field(default_factory=dict)
 
     def log(self, message, level="info", **fields):
         """A line for the people who operate and debug. Levels: trace, debug, info, warn, error."""
@@ -106,6 +130,18 @@ class Context:
     def secret(self, name):
         """What stands for a secret in a header or the query of a request, or None: the host puts the secret there."""
         return f"secret:{name}" if wit is None else tool_config.secret_placeholder(name)
+
+    def ask(self, key, message, form):
+        """Asks whoever answers for the run, and gives the `Reply`. Each question of a call has a key of its own.
+
+        The call ends here, the run waits, for weeks and over restarts where it must, and the tool is called again from
+        its beginning with the answer at hand: what stands before a question is done twice, so keep it cheap, or in
+        `kept`. `form` has an annotation for each thing that is asked: str, int, float, bool, a `Literal` of texts or a
+        list of one; with `| None` it may be left out.
+        """
+        if key not in self.answers:
+            raise Asked(key, message, _form(form))
+        return self.answers[key]
 
 
 def fetch(url, method="GET", headers=None, body=None):
@@ -192,6 +228,24 @@ def _schema(annotation):
     raise TypeError(f"{annotation} has no JSON Schema")
 
 
+def _form(members):
+    """JSON Schema of a form: a flat object."""
+    properties, required = {}, []
+    for name, annotation in members.items():
+        schema = _schema(annotation)
+        told = {key: schema.pop(key) for key in ("description",) if key in schema}
+        kinds = [kind for kind in schema.get("anyOf", [schema]) if kind != {"type": "null"}]
+        if len(kinds) != 1:
+            raise TypeError(f"{name} has several types, which no form has")
+        if "anyOf" not in schema:
+            required.append(name)
+        for choice in (kinds[0], kinds[0].get("items", {})):
+            if "enum" in choice:
+                choice["type"] = "string"
+        properties[name] = kinds[0] | told
+    return {"type": "object", "properties": properties, "required": required}
+
+
 def tool(function=None, **hints):
     """Makes a tool of a function. Hints: title, read_only, destructive, idempotent, open_world."""
     if function is None:
@@ -233,11 +287,14 @@ class Tools:
     def call_tool(self, request):
         cx = Context(request.run_id, request.step, request.attempt, request.idempotency_key, request.deadline_ms)
         try:
+            _resume(cx, request.resumed)
             if request.tool not in _TOOLS:
                 raise Err(wit.Fault(wit.FaultKind.UNKNOWN_TOOL, f"there is no tool {request.tool}", None, None, None))
             return _done(call(request.tool, json.loads(request.arguments), cx))
         except Err:
             raise
+        except Asked as asked:
+            return _asks(cx, asked)
         except ToolError as error:
             if error.kind == "answer":
                 return _done(str(error), is_error=True)
@@ -248,6 +305,25 @@ class Tools:
             details = json.dumps({"traceback": traceback.format_exc()})
             said = "".join(traceback.format_exception_only(error)).strip()
             raise Err(wit.Fault(wit.FaultKind.PERMANENT, said, None, None, details)) from None
+
+
+def _resume(cx, resumed):
+    """Takes up what the call knew when it asked, and what came to that."""
+    if resumed is None:
+        return
+    state = json.loads(resumed.state)
+    cx.kept = state["kept"]
+    cx.answers = {key: Reply(action, content) for key, (action, content) in state["answers"].items()}
+    for answer in resumed.answers:
+        content = None if answer.content is None else json.loads(answer.content)
+        cx.answers[answer.key] = Reply(answer.action.name.lower(), content)
+
+
+def _asks(cx, asked):
+    answers = {key: (reply.action, reply.content) for key, reply in cx.answers.items()}
+    state = json.dumps({"kept": cx.kept, "answers": answers}).encode()
+    question = wit.Question(asked.key, asked.message, wit.QuestionBody_Form(json.dumps(asked.form)))
+    return wit.Outcome_Ask(wit.Questions([question], state, None))
 
 
 def _info(name, tool):

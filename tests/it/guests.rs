@@ -44,16 +44,39 @@ fn run(command: &mut Command) -> Output {
 #[test]
 fn helpers_and_examples_pass_their_tests_without_webassembly() {
     let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a repository").join("plugins");
-    for (directory, count) in [("python", 4), ("examples/hello-python", 4)] {
+    for (directory, count) in [("python", 5), ("examples/hello-python", 5)] {
         let output = run(Command::new("python3").args(["-B", "-m", "unittest"]).current_dir(plugins.join(directory)));
         let said = String::from_utf8(output.stderr).expect("text");
         assert!(said.contains(&format!("Ran {count} tests")) && said.ends_with("OK\n"), "{said}");
     }
-    for (directory, count) in [("javascript", 4), ("examples/hello-javascript", 3)] {
+    for (directory, count) in [("javascript", 4), ("examples/hello-javascript", 4)] {
         let test = ["--test", "--test-reporter=tap"];
         let output = run(Command::new("node").args(test).current_dir(plugins.join(directory)));
         let said = String::from_utf8(output.stdout).expect("text");
         assert!(said.contains(&format!("# pass {count}\n# fail 0")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_in_any_language_may_ask() {
+    let mut weir = Weir::start(&[]).await;
+    for plugin in ["hello-python", "hello-javascript"] {
+        weir.example(plugin).await;
+        let step = json!({"type": "mcp_tool", "name": "ask", "plugin": plugin, "tool_name": "greet_visitor"});
+        let run = weir.run(&weir.workflow(&json!([step])).await, &Value::Null).await;
+        weir.asked(&run, "ask").await;
+        let question = weir.steps(&run).await[0]["questions"][0].clone();
+        let name = json!({"type": "string", "description": "Your name."});
+        let form = json!({"name": name, "title": {"type": "string"}});
+        assert_eq!((&question["key"], &question["message"]), (&json!("name"), &json!("Who is there?")));
+        assert_eq!((&question["schema"]["properties"], &question["schema"]["required"]), (&form, &json!(["name"])));
+        weir.kill();
+        weir.restart().await;
+        let content = json!({"name": "Lovelace", "title": "Lady"});
+        let answer = json!({"step": "ask", "key": "name", "action": "accept", "content": content});
+        weir.post(&format!("/runs/{run}/answers"), &answer).await.expect(202);
+        assert_eq!(weir.finished(&run).await["status"], "SUCCEEDED");
+        assert_eq!(weir.steps(&run).await[0]["result"], "Hello, Lady Lovelace!");
     }
 }
 

@@ -27,6 +27,16 @@ export const tools = plugin({
     },
   },
 
+  greet_visitor: {
+    description: "Asks who is there, and greets them.",
+    run(_, cx) {
+      const form = { name: { type: "string", description: "Your name." }, title: { type: "string", optional: true } };
+      const { action, content } = cx.ask("name", "Who is there?", form);
+      if (action !== "accept") return "Hello, whoever you are!";
+      return `Hello, ${[content.title, content.name].filter(Boolean).join(" ")}!`;
+    },
+  },
+
   fail: {
     description: "Fails: with an exception, or in the way that `kind` says.",
     input: { message: { type: "string" }, kind: { type: "string", optional: true } },

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { tools } from "./app.js";
-import { Context, ToolError } from "./weir.js";
+import { Asked, Context, ToolError } from "./weir.js";
 
 const page = (status, document) => async () => new Response(JSON.stringify(document), { status });
 
@@ -12,6 +12,15 @@ test("greets by name", async () => {
   const cx = new Context();
   assert.equal(await tools.call("greet", { name: "Ada" }, cx), "Hello, Ada!");
   assert.deepEqual(cx.lines, [{ level: "info", message: "greeting", fields: { name: "Ada" } }]);
+});
+
+test("asks who is there", async () => {
+  const asks = (error) => error instanceof Asked && error.question === "Who is there?" && error.form.required.length === 1;
+  await assert.rejects(tools.call("greet_visitor", {}), asks);
+  const answered = (reply) => tools.call("greet_visitor", {}, new Context({ answers: { name: reply } }));
+  const lady = { action: "accept", content: { name: "Lovelace", title: "Lady" } };
+  assert.equal(await answered(lady), "Hello, Lady Lovelace!");
+  assert.equal(await answered({ action: "decline" }), "Hello, whoever you are!");
 });
 
 test("gives a member", async (t) => {

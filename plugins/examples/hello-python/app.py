@@ -25,6 +25,15 @@ def fetch_title(url: str) -> dict:
 
 
 @weir.tool
+def greet_visitor(cx: weir.Context) -> str:
+    """Asks who is there, and greets them."""
+    reply = cx.ask("name", "Who is there?", {"name": Annotated[str, "Your name."], "title": str | None})
+    if reply.action != "accept":
+        return "Hello, whoever you are!"
+    return "Hello, {}!".format(" ".join(filter(None, [reply.content.get("title"), reply.content["name"]])))
+
+
+@weir.tool
 def fail(message: str, kind: str | None = None) -> str:
     """Fails: with an exception, or in the way that `kind` says."""
     if kind is None:

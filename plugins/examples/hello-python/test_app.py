@@ -12,6 +12,15 @@ class Hello(unittest.TestCase):
         self.assertEqual(weir.call("greet", {"name": "Ada"}, cx), "Hello, Ada!")
         self.assertEqual(cx.lines, [("info", "greeting", {"name": "Ada"})])
 
+    def test_asks_who_is_there(self):
+        with self.assertRaises(weir.Asked) as asked:
+            weir.call("greet_visitor", {})
+        self.assertEqual((asked.exception.message, asked.exception.form["required"]), ("Who is there?", ["name"]))
+        cx = weir.Context(answers={"name": weir.Reply("accept", {"name": "Lovelace", "title": "Lady"})})
+        self.assertEqual(weir.call("greet_visitor", {}, cx), "Hello, Lady Lovelace!")
+        cx = weir.Context(answers={"name": weir.Reply("decline")})
+        self.assertEqual(weir.call("greet_visitor", {}, cx), "Hello, whoever you are!")
+
     def test_finds_the_title(self):
         asked = []
 
