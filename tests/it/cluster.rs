@@ -1,7 +1,10 @@
 //! Several processes on Postgres and Redis: what one accepts any of them executes, and what each knows all know.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 use weir_tests::cluster::Cluster;
+use weir_tests::postgres::Postgres;
 use weir_tests::process::Weir;
 use weir_tests::redis::Redis;
 use weir_tests::target::Target;
@@ -118,10 +121,17 @@ async fn a_process_with_another_master_key_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_may_ask_for_a_password_speak_tls_and_be_shared_under_a_prefix() {
-    let (mut cluster, target) = tokio::join!(Cluster::start(), Target::start());
-    cluster.redis = Redis::start_tls(&["--requirepass", "hush"]).await;
-    let certificate = format!("SSL_CERT_FILE={}", cluster.redis.certificate().display());
+async fn servers_may_speak_tls_and_redis_ask_for_a_password_and_be_shared_under_a_prefix() {
+    let password = ["--requirepass", "hush"];
+    let (postgres, redis, target) = tokio::join!(Postgres::start_tls(), Redis::start_tls(&password), Target::start());
+    let database = format!("{}?sslmode=verify-full", postgres.database().await);
+    let cluster = Cluster { postgres, redis, database, proxies: None };
+    // What the system trusts.
+    let trusted = tempfile::NamedTempFile::new().expect("a file");
+    let read = |file: PathBuf| std::fs::read_to_string(file).expect("a certificate");
+    let both = read(cluster.postgres.certificate()) + &read(cluster.redis.certificate());
+    std::fs::write(trusted.path(), both).expect("written");
+    let certificate = format!("SSL_CERT_FILE={}", trusted.path().display());
     let start = async |role: &str| {
         let settings = cluster.settings(role, &["redis_prefix=ours"]);
         let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
@@ -129,6 +139,9 @@ async fn redis_may_ask_for_a_password_speak_tls_and_be_shared_under_a_prefix() {
         Weir::start_in(dir, &settings, &["env", &certificate]).await
     };
     let (api, worker) = tokio::join!(start("api"), start("worker"));
+    let connections = "SELECT count(*) > 1, bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+                       WHERE datname LIKE 'test%'";
+    assert_eq!(cluster.postgres.psql(&cluster.postgres.url(), connections).await, "t|t");
     api.line_with("connected to Redis").await;
     worker.line_with("connected to Redis").await;
     let run = api.run(&api.workflow(&get(&target, "/x").await).await, &Value::Null).await;

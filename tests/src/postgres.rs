@@ -1,7 +1,7 @@
 //! Real Postgres servers: each a private one in a directory of its own, stopped, killed and started again by a test.
 //!
-//! Needs Debian's package `postgresql`, or `initdb`, `postgres` and `psql` in one directory of the path. Postgres
-//! refuses to run as root; for root it runs as the user `postgres`.
+//! Needs Debian's package `postgresql`, or `initdb`, `postgres` and `psql` in one directory of the path, and `openssl`
+//! for TLS. Postgres refuses to run as root; for root it runs as the user `postgres`.
 
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::{Signal, getegid, geteuid};
 use tempfile::TempDir;
 
-use crate::server::{Running, free_port, output};
+use crate::server::{CERTIFICATE, KEY, Running, free_port, make_certificate, output};
 
 /// What every server is started with; `fsync` stays on, so a test may believe what was committed.
 const SETTINGS: [&str; 5] = [
@@ -50,10 +50,31 @@ impl Postgres {
     /// # Panics
     /// When Postgres is not installed or does not start.
     pub async fn start_with(settings: &[&str]) -> Self {
+        Self::start_in(settings, false).await
+    }
+
+    /// Starts a server that also talks TLS, with a certificate for 127.0.0.1 and localhost that it signed itself. Clients
+    /// need no certificate.
+    ///
+    /// # Panics
+    /// When Postgres or `openssl` is not installed, or Postgres does not start or has no TLS.
+    pub async fn start_tls() -> Self {
+        let files = [format!("ssl_cert_file={CERTIFICATE}"), format!("ssl_key_file={KEY}")];
+        Self::start_in(&["ssl=on", &files[0], &files[1]], true).await
+    }
+
+    async fn start_in(settings: &[&str], tls: bool) -> Self {
         let installed = Installed::find().await;
         let settings: Vec<String> = SETTINGS.iter().chain(settings).map(|setting| (*setting).to_owned()).collect();
         let dir = installed.dir();
-        installed.copy_template(&dir.path().join("data")).await;
+        let data = dir.path().join("data");
+        installed.copy_template(&data).await;
+        if tls {
+            make_certificate(&data).await;
+            for file in [CERTIFICATE, KEY] {
+                chown(data.join(file), Some(installed.uid), Some(installed.gid)).expect("a file of the server's user");
+            }
+        }
         // The port may be taken between the choice and the start.
         for _ in 0..10 {
             let port = free_port();
@@ -80,6 +101,12 @@ impl Postgres {
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The certificate of a server that talks TLS.
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
+        self.dir.path().join("data").join(CERTIFICATE)
     }
 
     /// The process id of the server's first process.

@@ -8,15 +8,10 @@ use std::process::Command;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::server::{Running, free_port, output};
+use crate::server::{CERTIFICATE, KEY, Running, free_port, make_certificate, output};
 
 /// The log line that says that connections are accepted.
 const READY: &str = "Ready to accept connections";
-
-/// How the certificate of a TLS server is made. It is nobody's authority, since some clients want that of a server.
-const CERTIFICATE: &str = "[req]\nprompt=no\ndistinguished_name=name\nx509_extensions=extensions\n\
-    [name]\nCN=localhost\n[extensions]\nbasicConstraints=critical,CA:FALSE\n\
-    subjectAltName=IP:127.0.0.1,DNS:localhost\n";
 
 /// A Redis server on 127.0.0.1.
 pub struct Redis {
@@ -52,12 +47,7 @@ impl Redis {
     /// When Redis or `openssl` is not installed, or Redis does not start or has no TLS.
     pub async fn start_tls(settings: &[&str]) -> Self {
         let dir = directory();
-        std::fs::write(dir.path().join("openssl.cnf"), CERTIFICATE).expect("written");
-        let mut command = Command::new("openssl");
-        command.current_dir(dir.path()).args(["req", "-x509", "-config", "openssl.cnf", "-days", "2", "-nodes"]);
-        command.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
-        command.args(["-keyout", "key.pem", "-out", "certificate.pem"]);
-        output(command).await;
+        make_certificate(dir.path()).await;
         Self::start_in(dir, settings, true).await
     }
 
@@ -103,7 +93,7 @@ impl Redis {
     /// The certificate that a client of a TLS server must trust, in PEM.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
-        self.dir.path().join("certificate.pem")
+        self.dir.path().join(CERTIFICATE)
     }
 
     /// `kill -9`.
@@ -156,8 +146,7 @@ fn server(dir: &Path, port: u16, tls: bool, settings: &[String]) -> Command {
     let port = port.to_string();
     if tls {
         command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"]);
-        command.args(["--tls-cert-file", "certificate.pem", "--tls-key-file", "key.pem"]);
-        command.args(["--tls-ca-cert-file", "certificate.pem"]);
+        command.args(["--tls-cert-file", CERTIFICATE, "--tls-key-file", KEY, "--tls-ca-cert-file", CERTIFICATE]);
     } else {
         command.args(["--port", &port]);
     }

@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -29,6 +30,23 @@ pub(crate) fn free_port() -> u16 {
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let ports = std::iter::repeat_with(|| rand::rng().random_range(10_000..32_000));
     ports.take(1000).find(free).expect("a free port")
+}
+
+/// The files that [`make_certificate`] makes.
+pub(crate) const CERTIFICATE: &str = "certificate.pem";
+pub(crate) const KEY: &str = "key.pem";
+
+/// Makes a certificate for 127.0.0.1 and localhost that signed itself, and its key, as files in `dir`. It is nobody's
+/// authority, since some clients want that of a server.
+pub(crate) async fn make_certificate(dir: &Path) {
+    const REQUEST: &str = "[req]\nprompt=no\ndistinguished_name=name\nx509_extensions=extensions\n\
+        [name]\nCN=localhost\n[extensions]\nbasicConstraints=critical,CA:FALSE\n\
+        subjectAltName=IP:127.0.0.1,DNS:localhost\n";
+    std::fs::write(dir.join("openssl.cnf"), REQUEST).expect("written");
+    let mut command = Command::new("openssl");
+    command.current_dir(dir).args(["req", "-x509", "-config", "openssl.cnf", "-days", "2", "-nodes"]);
+    command.args(["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-keyout", KEY, "-out", CERTIFICATE]);
+    output(command).await;
 }
 
 /// A server's first process and its log. The thread that reads the log starts the process too: it lives until every process
