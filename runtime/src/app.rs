@@ -20,6 +20,7 @@ use crate::config::{Config, Role};
 use crate::engine::steps::Performer;
 use crate::engine::{Engine, Workbench};
 use crate::store::{Location, MASTER_KEY, OpenError, Store, StoreError};
+use crate::telemetry;
 use crate::tools::Tools;
 use crate::vault::Vault;
 use crate::wire::{LocalWire, RedisSettings, RedisWire, Wire};
@@ -129,7 +130,7 @@ async fn base_when_there(config: &Config, location: &Location) -> anyhow::Result
         if !shared || Instant::now() >= patient_until || !error.chain().any(passes) {
             return Err(error);
         }
-        tracing::warn!(error = format!("{error:#}"), "the database is not there yet: waiting for it");
+        tracing::warn!(error = telemetry::told(&error), "the database is not there yet: waiting for it");
         tokio::time::sleep(DATABASE_PAUSE).await;
     }
 }

@@ -106,7 +106,8 @@ impl Client {
         if let Some(key) = &self.key {
             headers.insert(header::AUTHORIZATION, key.clone());
         }
-        let request = Request { method, url: url.clone(), headers, body, secrets: Placeholders::default() };
+        let request =
+            Request { method, url: url.clone(), headers, body, secrets: Placeholders::default(), known: Vec::new() };
         let response = self.egress.send(request).await.with_context(|| url.to_string())?;
         let body = serde_json::from_slice(&response.body).unwrap_or(Value::Null);
         if !response.status.is_success() {

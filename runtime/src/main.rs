@@ -9,7 +9,7 @@ fn main() -> std::process::ExitCode {
     match weir::cli::main() {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("weir: {error:#}");
+            eprintln!("weir: {}", weir::telemetry::told(&error));
             if error.is::<weir::cli::Misused>() { 2.into() } else { std::process::ExitCode::FAILURE }
         }
     }

@@ -70,6 +70,7 @@ async fn a_question_is_shown_answered_once_and_the_run_goes_on() {
         (json!({"step": "ask", "key": "approval", "action": "accept"}), "/content"),
         (json!({"step": "ask", "key": "approval", "action": "decline", "content": {}}), "/content"),
         (json!({"step": "ask", "key": "approval", "action": "shrug"}), "/action"),
+        (json!({"step": "ask", "key": "approval", "action": {"decline": null}}), "/action"),
         (json!({"step": "ask", "key": "approval", "action": "decline", "by": "Ada"}), "/by"),
     ] {
         let refused = give(&weir, &run, &wrong).await.expect(422);

@@ -242,7 +242,12 @@ async fn a_call_without_a_server_reaches_what_it_is_granted() {
     assert!(!ok && said.contains(&format!("denied GET http://{authority}/")), "{said}");
     assert_eq!(target.count(), 0);
     ada.write("grant.json", json!({"http": []}).to_string());
+    let unknown = json!({"host": "a.example.com", "methods": ["GET"], "secrets": ["token", "key"]});
+    ada.write("unknown.json", json!({"http": [unknown]}).to_string());
     ada.write("secret", "hush-hush-hush\n");
+    for (name, value) in [("empty", ""), ("short", "ab\n"), ("lines", "hush-hush\nhush-hush\n")] {
+        ada.write(name, value);
+    }
     let (ok, said) = call(&["--grant", "grant.json", "--setting", "colour=blue"]);
     assert!(!ok && said.contains("denied GET"), "{said}");
     let (ok, said) = call(&["--allow", "--secret", "token=secret"]);
@@ -255,8 +260,12 @@ async fn a_call_without_a_server_reaches_what_it_is_granted() {
         (&["--setting", "size=1"][..], "/settings/size: the plugin knows no such setting"),
         (&["--allow", "--secret", "key=secret"], "--secret key: no rule of the plugin names such a secret"),
         (&["--allow", "--secret", "token=nowhere"], "nowhere"),
+        (&["--allow", "--secret", "token=empty"], "--secret token=empty: must be 8 to 4096 visible ASCII characters"),
+        (&["--allow", "--secret", "token=short"], "--secret token=short: must be 8 to 4096 visible ASCII characters"),
+        (&["--allow", "--secret", "token=lines"], "--secret token=lines: must be 8 to 4096 visible ASCII characters"),
         (&["--secret", "token=secret"], "--secret needs --allow or --grant"),
         (&["--allow", "--grant", "grant.json"], "cannot be used with"),
+        (&["--grant", "unknown.json"], "/http/0/secrets/1: the plugin asks for no such secret"),
     ] {
         let (ok, said) = call(more);
         assert!(!ok && said.contains(says), "{more:?}: {said}");
@@ -336,12 +345,17 @@ async fn a_plugin_is_pushed_granted_narrowed_and_deleted() {
 #[tokio::test]
 async fn secrets_are_set_listed_and_deleted_and_never_shown() {
     let bare = Person::new();
-    let said = bare.done(&["key", "create", "ops", "--offline"]);
-    let (key, hash) = (said.lines().next().expect("a key"), said.lines().last().expect("a digest"));
+    let made = fed(&mut bare.command(binary(), "", &["key", "create", "ops", "--offline"]), "");
+    let made = String::from_utf8(made.stdout).expect("text");
+    let lines: Vec<&str> = made.lines().collect();
+    let [key, hash] = lines[..] else { panic!("{made}") };
     let weir = Weir::start(&[&format!("api_key_hashes={hash}")]).await;
     let ada = Person::of(&weir);
     assert!(ada.refused(&["secret", "list"]).contains("invalid_api_key: "));
     ada.write("key", format!("{key}\n"));
+    ada.write("both", &made);
+    let said = ada.refused(&["secret", "list", "--api-key-file", "both"]);
+    assert!(said.contains("both has more than one line: it must have the key alone"), "{said}");
     let with_key = |args: &[&str], input: &str| ada.weir_with(&[args, &["--api-key-file", "key"]].concat(), input);
 
     let set = ["secret", "set", "token", "--host", "api.example.com", "--host", "*.example.org"];

@@ -226,6 +226,7 @@ async fn what_cannot_be_recorded_or_played_is_refused() {
     let home = Home::with(&fetcher(&target));
     let url = target.url("/a");
     let input = json!({"url": url}).to_string();
+    home.write("short", "ab");
     for (args, status, says) in [
         (&[][..], 2, "there is no cassette in cassettes: --record TOOL ARGUMENTS makes one"),
         (&["--record", "fetch_url", "{url"], 2, "the arguments are not JSON"),
@@ -234,6 +235,11 @@ async fn what_cannot_be_recorded_or_played_is_refused() {
         (&["--colour"], 2, "--colour"),
         (&["--record", "no_tool"], 1, "the plugin has no tool named `no_tool`; it has "),
         (&["--record", "fetch_url", &input, "--secret", "token=token.txt"], 1, "--secret needs --allow or --grant"),
+        (
+            &["--record", "fetch_url", &input, "--allow", "--secret", "token=short"],
+            1,
+            "--secret token=short: must be 8 to 4096 visible ASCII characters",
+        ),
     ] {
         let (got, said) = home.test(args);
         assert!(got == Some(status) && said.contains(says), "{args:?}: {got:?} {said}");

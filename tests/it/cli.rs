@@ -74,6 +74,25 @@ fn a_plugin_is_looked_at_and_called_without_a_server() {
 }
 
 #[test]
+fn what_a_guest_says_stays_on_its_line() {
+    let dir = TempDir::new().expect("a directory");
+    let forging = plugin::patched(&plugin::bytes("misbehave"), "line ", "\nINFO");
+    let forging = plugin::patched(&forging, "this tool always panics", "this tool\nINFO forged\r!");
+    std::fs::write(dir.path().join("forging.wasm"), forging).expect("written");
+    let secret = json!({"name": "x\nINFO forged"}).to_string();
+    for (tool, input, says) in [
+        ("log_flood", r#"{"bytes": 1}"#, r"\nINFO0"),
+        ("panic", "{}", r"this tool\nINFO forged\r!"),
+        ("show_secret", secret.as_str(), r"denied the secret `x\nINFO forged`"),
+    ] {
+        let args = ["plugin", "call", "forging.wasm", tool, input, "--set", "log_format=human"];
+        let said = String::from_utf8(run(dir.path(), &args, &[]).stderr).expect("text");
+        assert!(said.contains(says) && !said.contains('\r'), "{tool}: {said}");
+        assert!(!said.lines().any(|line| line.starts_with("INFO")), "{tool}: {said}");
+    }
+}
+
+#[test]
 fn answers_that_nobody_asked_for_are_told() {
     let approve = plugin::file("approve");
     let approve = approve.to_str().expect("text");

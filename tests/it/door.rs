@@ -65,7 +65,8 @@ async fn keys_of_the_configuration_let_the_server_listen_anywhere() {
     let dir = tempfile::TempDir::new().expect("a directory");
     let output = run(dir.path(), &["key", "create", "ops", "--offline"], &[]);
     let text = String::from_utf8(output.stdout).expect("text");
-    let (key, hash) = (text.lines().next().expect("a key"), text.lines().last().expect("a digest"));
+    let lines: Vec<&str> = text.lines().collect();
+    let [key, hash] = lines[..] else { panic!("{text}") };
     assert!(!dir.path().join("weir-data").exists(), "nothing is touched");
     let weir = Weir::start(&["listen=0.0.0.0:0", &format!("api_key_hashes={hash}")]).await;
     assert_eq!(weir.get("/workflows").await.status, 401);
@@ -75,7 +76,11 @@ async fn keys_of_the_configuration_let_the_server_listen_anywhere() {
 #[tokio::test]
 async fn key_commands_say_what_is_wrong() {
     let weir = Weir::start(&[]).await;
-    key(&weir, &["create", "ada"]);
+    // A file that is made of what it prints has the key, and nothing else.
+    let made = run(weir.dir(), &["key", "create", "ada", "--data-dir=data"], &[]);
+    let (out, err) = (String::from_utf8_lossy(&made.stdout), String::from_utf8_lossy(&made.stderr));
+    assert!(out.starts_with("weir_") && out.lines().count() == 1, "{made:?}");
+    assert!(err.contains("This is the key `ada`. It is shown this once"), "{err}");
     for (args, says) in [
         (&["create", "ada"][..], "there is a key `ada` already"),
         (&["create", ""], "a key's name has 1 to 100 bytes"),

@@ -2,6 +2,7 @@
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use weir_tests::plugin::{asking, bytes};
 use weir_tests::process::answer;
 use weir_tests::target::Target;
 
@@ -88,6 +89,10 @@ async fn a_grant_is_read_strictly_and_the_one_before_stays() {
         ),
         (r#"{"memory_max_bytes": 1, "timeout_seconds": 0}"#, vec!["/memory_max_bytes", "/timeout_seconds"]),
         (r#"{"http": [{"host": "x.y,z.w", "methods": ["GET"]}]}"#, vec!["/http/0/host"]),
+        (
+            r#"{"http": [{"host": "a.com", "methods": ["GET"], "secrets": ["token", "nobody", "", "a b"]}]}"#,
+            vec!["/http/0/secrets/1", "/http/0/secrets/2", "/http/0/secrets/3"],
+        ),
         (twice, vec!["/http/0/host", "/http"]),
     ] {
         let request = weir.request(Method::PUT, path).header("content-type", "application/json");
@@ -129,6 +134,21 @@ async fn a_grant_is_read_strictly_and_the_one_before_stays() {
 }
 
 #[tokio::test]
+async fn a_secret_that_a_new_version_does_not_ask_for_is_not_taken_over() {
+    let target = Target::start().await;
+    let rules = json!([rule(&target, &json!({"secrets": ["token"]}))]);
+    let weir = server(&rules).await;
+    put(&weir, "/plugins/misbehave/grant", &json!({"http": rules})).await.expect(200);
+    let request = json!({"name": "misbehave", "version": "0.2.0", "http": [rule(&target, &json!({}))]});
+    let less = weir.upload(asking(&bytes("misbehave"), &request)).await.expect(201);
+    assert_eq!(less["status"], "active", "{less}");
+    // What it took over can be granted as it is.
+    let taken = weir.get("/plugins/misbehave@0.2.0/grant").await.expect(200)["grant"].clone();
+    assert_eq!(taken["http"][0]["secrets"], Value::Null, "{taken}");
+    put(&weir, "/plugins/misbehave@0.2.0/grant", &taken).await.expect(200);
+}
+
+#[tokio::test]
 async fn memory_of_a_grant_that_no_guest_begins_with_is_named() {
     let target = Target::start().await;
     let weir = server(&json!([rule(&target, &json!({}))])).await;
@@ -137,6 +157,16 @@ async fn memory_of_a_grant_that_no_guest_begins_with_is_named() {
     assert_eq!(error["code"], "tool_memory_exceeded", "{error}");
     let says = "the tool wanted more than 65536 bytes of memory to begin (`memory_max_bytes` of its grant)";
     assert_eq!(error["message"], says);
+}
+
+#[tokio::test]
+async fn time_of_a_grant_that_is_shorter_than_the_steps_is_named() {
+    let target = Target::start().await;
+    let weir = server(&json!([rule(&target, &json!({}))])).await;
+    put(&weir, "/plugins/misbehave/grant", &json!({"timeout_seconds": 1})).await.expect(200);
+    let error = call(&weir, "sleep", &json!({})).await.0["error"].clone();
+    assert_eq!(error["code"], "step_timeout", "{error}");
+    assert_eq!(error["message"], "the tool took longer than 1 seconds (`timeout_seconds` of its grant)");
 }
 
 #[tokio::test]

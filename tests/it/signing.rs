@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection as _, SqliteConnection};
 use tempfile::TempDir;
 use weir_host::plugin::{Artifact, PublicKey, SecretKey, Signature, SignedText};
-use weir_tests::plugin::{bytes, patched};
+use weir_tests::plugin::{asking, bytes, patched};
 use weir_tests::process::{Answer, Weir, answer, run};
 
 /// Somebody with a key, which the command line made.
@@ -225,6 +225,19 @@ async fn where_signatures_are_required_nothing_else_is_taken_or_run() {
     };
     unusable(&weir, "it is not signed, and `plugin_signature_required` is on").await;
     assert!(weir.line_with("a plugin cannot be used").await.contains("it is not signed"));
+    // Nor can anybody say now that it is to be used from now on.
+    for (member, plugin, pointer) in
+        [("plugin", "greet", "/definition/steps/0/plugin"), ("name", "hi", "/definition/steps/0/tool_name")]
+    {
+        let step = json!({"type": "mcp_tool", "tool_name": "greet", member: plugin, "input": {"name": "Ada"}});
+        let definition = weir_tests::definition(&json!([step]));
+        let refused = weir.post("/workflows", &json!({"name": "late", "definition": definition})).await.expect(422);
+        let says = "may not be used: it is not signed, and `plugin_signature_required` is on";
+        assert_eq!(refused["errors"][0]["pointer"], pointer, "{refused}");
+        assert!(refused["errors"][0]["message"].as_str().is_some_and(|said| said.contains(says)), "{refused}");
+    }
+    let refused = weir.post("/plugins/greet@0.1.0/activate", &Value::Null).await.expect(403);
+    assert_eq!(refused["code"], "plugin_signature_required", "{refused}");
     let refused = weir.upload(greet.clone()).await;
     insta::assert_snapshot!("plugin_signature_required", refused.shape(&[]));
     assert_eq!(weir.upload(bytes("transform")).await.status, 403);
@@ -252,6 +265,42 @@ async fn where_signatures_are_required_nothing_else_is_taken_or_run() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && text.contains("plugin_trusted_keys: ") && text.contains(says), "{text}");
     }
+}
+
+#[tokio::test]
+async fn a_grant_activates_nothing_that_may_not_be_used() {
+    let ada = Author::new();
+    let mut weir = Weir::start(&[&format!("plugin_trusted_keys=ada={}", ada.public)]).await;
+    let rules = |methods: &[&str]| json!({"http": [{"host": "api.example.com", "methods": methods}]});
+    let asks = |version: &str, methods: &[&str]| {
+        let request = json!({"name": "misbehave", "version": version, "http": rules(methods)["http"]});
+        asking(&bytes("misbehave"), &request)
+    };
+    let (first, second) = (asks("1", &["GET"]), asks("2", &["GET", "POST"]));
+    let grant = async |weir: &Weir, version: &str, methods: &[&str]| {
+        let request = weir.request(Method::PUT, &format!("/plugins/misbehave@{version}/grant"));
+        answer(request.json(&rules(methods))).await.expect(200)
+    };
+    upload(&weir, first.clone(), &ada.sign(&first)).await.expect(201);
+    assert_eq!(grant(&weir, "1", &["GET"]).await["status"], "active");
+    assert_eq!(weir.upload(second.clone()).await.expect(201)["status"], "waiting");
+    weir.set("plugin_signature_required=true");
+    weir.kill();
+    weir.restart().await;
+    // What it is granted is kept, and the name means what it meant.
+    let granted = grant(&weir, "2", &["GET"]).await;
+    assert_eq!((&granted["status"], &granted["grant"]["http"][0]["methods"]), (&json!("waiting"), &json!(["GET"])));
+    assert_eq!(weir.get("/plugins/misbehave").await.expect(200)["version"], "1");
+    assert!(weir.line_with("goes on waiting").await.contains("it is not signed"));
+    std::fs::write(ada.dir.path().join("grant.json"), rules(&["POST"]).to_string()).expect("written");
+    let (ok, text) = ada.weir(&["grant", "misbehave@2", "grant.json", "--server", &weir.url("/")]);
+    assert!(ok && text.contains("misbehave@2 is waiting") && text.contains("or says why not"), "{text}");
+    let (ok, text) = ada.weir(&["activate", "misbehave@2", "--server", &weir.url("/")]);
+    assert!(!ok && text.contains("plugin_signature_required"), "{text}");
+    // Signed, it becomes active when somebody says so.
+    assert_eq!(upload(&weir, second.clone(), &ada.sign(&second)).await.expect(200)["status"], "waiting");
+    let (ok, text) = ada.weir(&["activate", "misbehave@2", "--server", &weir.url("/")]);
+    assert!(ok && text.contains("misbehave@2 is active"), "{text}");
 }
 
 /// Changes one byte of a stored value while the server is down.

@@ -7,7 +7,7 @@
 use super::units::{Escape, UNIT_MAX_BYTES, escape, introduces};
 
 /// States are kept for so many positions; more than the longest escape.
-pub(super) const RING: usize = 16;
+pub(super) const RING: usize = 32;
 const _: () = assert!(UNIT_MAX_BYTES < RING);
 
 /// Shorter values are not looked for in base64: too much would look like them.

@@ -14,7 +14,7 @@ use url::{Host, Url};
 
 use super::policy::{Denied, Policy};
 use super::scrub::Scrub;
-use super::secrets::{Left, Placeholders, Withheld};
+use super::secrets::{Left, Placeholders, Secret, Withheld};
 
 /// How many ports have a connection pool at once; more of them share by taking turns.
 const POOLS_MAX: usize = 64;
@@ -60,6 +60,8 @@ pub struct Request {
     pub body: Bytes,
     /// What stands for secrets in the headers and in the query.
     pub secrets: Placeholders,
+    /// Secrets that targets may know from other requests. What comes back is looked through for those that may go there.
+    pub known: Vec<Arc<Secret>>,
 }
 
 /// A response, read to its end.
@@ -81,6 +83,7 @@ pub struct Incoming {
     pub headers: HeaderMap,
     response: reqwest::Response,
     scrub: Option<Scrub>,
+    left: Left,
     received: usize,
     limit: usize,
 }
@@ -92,7 +95,8 @@ impl Incoming {
     /// [`EgressError::TooLarge`] or [`EgressError::Connection`].
     pub async fn piece(&mut self) -> Result<Option<Bytes>, EgressError> {
         loop {
-            let Some(piece) = self.response.chunk().await.map_err(|error| classify(&error))? else {
+            let piece = self.response.chunk().await.map_err(|error| classify(&error).without(&self.left))?;
+            let Some(piece) = piece else {
                 return Ok(self.scrub.take().map(|mut scrub| scrub.rest()).filter(|rest| !rest.is_empty()));
             };
             self.received += piece.len();
@@ -131,6 +135,20 @@ pub enum EgressError {
     /// No connection, or it broke: how, and in words.
     #[error("{1}")]
     Connection(Broken, String),
+}
+
+impl EgressError {
+    /// The same without secrets: much of what is told here are a target's own words.
+    fn without(self, left: &Left) -> Self {
+        match self {
+            Self::Denied(denied) => Self::Denied(Denied { host: left.out_of(&denied.host), ..denied }),
+            Self::Withheld(withheld) => Self::Withheld(Withheld { origin: left.out_of(&withheld.origin), ..withheld }),
+            Self::Unusable(why) => Self::Unusable(left.out_of(&why)),
+            Self::Coding(coding) => Self::Coding(left.out_of(&coding)),
+            Self::Connection(broken, why) => Self::Connection(broken, left.out_of(&why)),
+            error @ (Self::TooManyRedirects(_) | Self::TooLarge(_)) => error,
+        }
+    }
 }
 
 /// How there is no connection.
@@ -182,10 +200,14 @@ impl Egress {
     ///
     /// # Errors
     /// See [`EgressError`]; only [`EgressError::Connection`] may pass when tried again.
-    pub async fn send(&self, mut request: Request) -> Result<Response, EgressError> {
+    pub async fn send(&self, request: Request) -> Result<Response, EgressError> {
         let mut left = Left::default();
+        self.follow(request, &mut left).await.map_err(|error| error.without(&left))
+    }
+
+    async fn follow(&self, mut request: Request, left: &mut Left) -> Result<Response, EgressError> {
         for _ in 0..=self.settings.redirects_max {
-            let (mut incoming, location) = self.hop(&request, &mut left).await?;
+            let (mut incoming, location) = self.hop(&request, left).await?;
             let location = location.filter(|_| REDIRECTS.contains(&incoming.status.as_u16()));
             let target =
                 location.and_then(|location| Some((request.url.join(location.to_str().ok()?).ok()?, location)));
@@ -197,7 +219,7 @@ impl Egress {
                 return Ok(Response { status: incoming.status, headers: incoming.headers, body: body.freeze() });
             };
             left.may_follow(location.as_bytes(), &target)?;
-            follow(&mut request, incoming.status, target);
+            redirect(&mut request, incoming.status, target);
         }
         Err(EgressError::TooManyRedirects(self.settings.redirects_max))
     }
@@ -207,7 +229,9 @@ impl Egress {
     /// # Errors
     /// See [`EgressError`].
     pub async fn open(&self, request: &Request) -> Result<Incoming, EgressError> {
-        Ok(self.hop(request, &mut Left::default()).await?.0)
+        let mut left = Left::default();
+        let hop = self.hop(request, &mut left).await;
+        hop.map(|(incoming, _)| incoming).map_err(|error| error.without(&left))
     }
 
     /// The head of a response, and its `Location` as it is, before the secrets are taken out of what is shown.
@@ -222,6 +246,7 @@ impl Egress {
             Host::Ipv6(address) => self.settings.policy.check(&host.to_string(), port, [IpAddr::V6(address)])?,
             Host::Domain(_) => {}
         }
+        left.may_be_known(&request.known, &url);
         request.secrets.reveal(&mut url, &mut headers, left)?;
         let scrub = left.scrub();
         if scrub.is_some() {
@@ -234,13 +259,15 @@ impl Egress {
         let location = headers.get(header::LOCATION).cloned();
         if let Some(scrub) = &scrub {
             // A coding that is not read here could carry the secret past the search for it.
-            if let Some(coding) = headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
+            let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+            if let Some(coding) = codings.find(|coding| *coding != "identity") {
                 return Err(EgressError::Coding(String::from_utf8_lossy(coding.as_bytes()).into_owned()));
             }
             scrub.headers(&mut headers);
+            left.names(&mut headers);
         }
         let limit = self.settings.response_max_bytes;
-        Ok((Incoming { status, headers, response, scrub, received: 0, limit }, location))
+        Ok((Incoming { status, headers, response, scrub, left: left.clone(), received: 0, limit }, location))
     }
 
     fn pool(&self, port: u16) -> Result<reqwest::Client, EgressError> {
@@ -286,7 +313,7 @@ impl Resolve for GuardedResolver {
 
 /// Turns `request` into the one that a redirect asks for: 303, and 301 or 302 after a POST, become a GET; secrets of
 /// the request stay with the origin they were meant for.
-fn follow(request: &mut Request, status: StatusCode, target: Url) {
+fn redirect(request: &mut Request, status: StatusCode, target: Url) {
     let to_get = status == StatusCode::SEE_OTHER || (status.as_u16() <= 302 && request.method == Method::POST);
     if to_get {
         request.method = Method::GET;
@@ -319,10 +346,8 @@ fn broken(error: &reqwest::Error) -> Broken {
         if cause.is::<Unresolved>() {
             return Broken::Name;
         }
-        // A cause inside of an `io::Error` is not one of its sources.
         let io = cause.downcast_ref::<std::io::Error>();
-        let inner = io.and_then(std::io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        match cause.downcast_ref::<rustls::Error>().or(inner) {
+        match tls_fault(cause) {
             Some(rustls::Error::InvalidCertificate(_)) => return Broken::Certificate,
             Some(_) => return Broken::Tls,
             None => {}
@@ -334,6 +359,14 @@ fn broken(error: &reqwest::Error) -> Broken {
         }
     }
     if error.is_connect() && error.is_timeout() { Broken::Late } else { Broken::Ended }
+}
+
+/// The fault of TLS in a cause. What is inside of an `io::Error`, and again of one in it, is not one of its sources.
+fn tls_fault<'e>(cause: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
+    if let Some(fault) = cause.downcast_ref() {
+        return Some(fault);
+    }
+    tls_fault(cause.downcast_ref::<std::io::Error>()?.get_ref()?)
 }
 
 fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {

@@ -114,24 +114,54 @@ impl Placeholders {
                 value.set_sensitive(true);
             }
         }
-        for (_, secret) in found {
-            if !left.0.iter().any(|known| Arc::ptr_eq(known, &secret)) {
-                left.0.push(secret);
-            }
-        }
+        found.iter().for_each(|(_, secret)| left.add(secret));
         Ok(())
     }
 }
 
-/// Secrets that have left with a request, or with one that was redirected to it.
-#[derive(Default)]
+/// Secrets that have left with a request, or with one that was redirected to it, or may have before.
+#[derive(Clone, Default)]
 pub(super) struct Left(Vec<Arc<Secret>>);
 
 impl Left {
+    /// Adds those of `secrets` that may go to `url`.
+    pub(super) fn may_be_known(&mut self, secrets: &[Arc<Secret>], url: &Url) {
+        let there = secrets.iter().filter(|secret| secret.may_go_to(url).is_ok());
+        there.for_each(|secret| self.add(secret));
+    }
+
+    fn add(&mut self, secret: &Arc<Secret>) {
+        if !self.0.iter().any(|known| Arc::ptr_eq(known, secret)) {
+            self.0.push(Arc::clone(secret));
+        }
+    }
+
     /// What takes them out of a response.
     pub(super) fn scrub(&self) -> Option<Scrub> {
         let secrets = self.0.iter().map(|secret| (secret.name.as_str(), secret.value.as_str()));
         (!self.0.is_empty()).then(|| Scrub::new(secrets))
+    }
+
+    /// What takes them out of texts that are in small letters: hosts, and names of headers.
+    fn scrub_small(&self) -> Scrub {
+        let small: Vec<String> = self.0.iter().map(|secret| secret.value.to_ascii_lowercase()).collect();
+        Scrub::new(self.0.iter().zip(&small).map(|(secret, value)| (secret.name.as_str(), value.as_str())))
+    }
+
+    /// Leaves out headers whose names have a secret in them.
+    pub(super) fn names(&self, headers: &mut HeaderMap) {
+        let scrub = self.scrub_small();
+        let named: Vec<_> = headers.keys().filter(|name| scrub.finds(name.as_str().as_bytes())).cloned().collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+
+    /// A text for people without them.
+    pub(super) fn out_of(&self, text: &str) -> String {
+        let Some(scrub) = self.scrub() else { return text.to_owned() };
+        let scrubbed = self.scrub_small().whole(&scrub.whole(text.as_bytes()));
+        String::from_utf8_lossy(&scrubbed).into_owned()
     }
 
     /// Whether a client may follow a `location` with what stands in it, to `target`.

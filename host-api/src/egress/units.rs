@@ -2,7 +2,7 @@
 //! It knows nothing of secrets.
 
 /// No escape is longer, in bytes.
-pub(super) const UNIT_MAX_BYTES: usize = 12;
+pub(super) const UNIT_MAX_BYTES: usize = 20;
 
 /// What stands at the beginning of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +25,10 @@ pub(super) fn escape(text: &[u8]) -> Escape {
     match text {
         [b'%', rest @ ..] => hex(rest, 2, 1),
         [b'\\'] => Escape::Cut,
+        [b'\\', b'u', b'{', rest @ ..] => braced(rest),
         [b'\\', b'u', rest @ ..] => hex(rest, 4, 2),
         [b'\\', b'x', rest @ ..] => hex(rest, 2, 2),
+        [b'\\', b'0'..=b'7', ..] => octal(text),
         [b'\\', escaped, ..] if escaped.is_ascii_graphic() && !escaped.is_ascii_alphanumeric() => {
             Escape::Of(*escaped, 2)
         }
@@ -47,33 +49,66 @@ fn hex(text: &[u8], digits: usize, before: usize) -> Escape {
     number(found, 16).map_or(Escape::None, |byte| Escape::Of(byte, before + digits))
 }
 
+/// `\u{2f}`, after its brace.
+fn braced(text: &[u8]) -> Escape {
+    let window = &text[..text.len().min(UNIT_MAX_BYTES - 3)];
+    match window.iter().position(|byte| !byte.is_ascii_hexdigit()) {
+        Some(end) if window[end] == b'}' => {
+            number(&window[..end], 16).map_or(Escape::None, |byte| Escape::Of(byte, 3 + end + 1))
+        }
+        None if text.len() < UNIT_MAX_BYTES - 3 => Escape::Cut,
+        _ => Escape::None,
+    }
+}
+
+/// `\57`: at most three digits, and as many as there are.
+fn octal(text: &[u8]) -> Escape {
+    let window = &text[1..text.len().min(4)];
+    let digits = window.iter().take_while(|byte| matches!(byte, b'0'..=b'7')).count();
+    if digits == window.len() && digits < 3 {
+        return Escape::Cut;
+    }
+    number(&window[..digits], 8).map_or(Escape::None, |byte| Escape::Of(byte, 1 + digits))
+}
+
 fn number(digits: &[u8], radix: u32) -> Option<u8> {
     let number = u32::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok()?;
     u8::try_from(number).ok().filter(u8::is_ascii)
 }
 
-/// `&amp;`, `&#38;` or `&#x26;`.
+/// `&amp;`, `&#38;` or `&#x26;`. Numbers and the oldest names need no `;`.
 fn reference(text: &[u8]) -> Escape {
     let window = &text[1..text.len().min(UNIT_MAX_BYTES)];
-    let part = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'#';
-    let Some(end) = window.iter().position(|byte| !part(byte)) else {
+    let digits = |from: usize, is: fn(&u8) -> bool| from + window[from..].iter().take_while(|byte| is(byte)).count();
+    let (from, end, radix) = match window {
+        [b'#', b'x' | b'X', ..] => (2, digits(2, u8::is_ascii_hexdigit), 16),
+        [b'#', ..] => (1, digits(1, u8::is_ascii_digit), 10),
+        _ => (0, digits(0, u8::is_ascii_alphanumeric), 0),
+    };
+    let closed = window.get(end) == Some(&b';');
+    if end == window.len() {
         return if text.len() < UNIT_MAX_BYTES { Escape::Cut } else { Escape::None };
+    }
+    let byte = match radix {
+        0 => name(&window[..end], closed),
+        radix => number(&window[from..end], radix),
     };
-    let byte = match &window[..end] {
-        _ if window[end] != b';' => None,
-        [b'#', b'x' | b'X', digits @ ..] => number(digits, 16),
-        [b'#', digits @ ..] => number(digits, 10),
-        name => NAMES.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, byte)| *byte),
-    };
-    byte.map_or(Escape::None, |byte| Escape::Of(byte, end + 2))
+    byte.map_or(Escape::None, |byte| Escape::Of(byte, 1 + end + usize::from(closed)))
 }
 
-/// Names of HTML for characters that a secret may have.
-const NAMES: [(&str, u8); 33] = [
-    ("amp", b'&'),
-    ("AMP", b'&'),
+fn name(name: &[u8], closed: bool) -> Option<u8> {
+    let (_, byte) = NAMES.iter().find(|(known, _)| known.split(' ').any(|known| known.as_bytes() == name))?;
+    let old = name.eq_ignore_ascii_case(b"amp") || name.eq_ignore_ascii_case(b"lt");
+    let old = old || name.eq_ignore_ascii_case(b"gt") || name.eq_ignore_ascii_case(b"quot");
+    (closed || old).then_some(*byte)
+}
+
+/// Names of HTML for characters of ASCII that a secret may have
+/// (<https://html.spec.whatwg.org/multipage/named-characters.html>).
+const NAMES: [(&str, u8); 30] = [
+    ("amp AMP", b'&'),
     ("apos", b'\''),
-    ("ast", b'*'),
+    ("ast midast", b'*'),
     ("bsol", b'\\'),
     ("colon", b':'),
     ("comma", b','),
@@ -81,28 +116,26 @@ const NAMES: [(&str, u8); 33] = [
     ("dollar", b'$'),
     ("equals", b'='),
     ("excl", b'!'),
-    ("grave", b'`'),
-    ("gt", b'>'),
+    ("grave DiacriticalGrave", b'`'),
+    ("gt GT", b'>'),
     ("Hat", b'^'),
-    ("lbrace", b'{'),
-    ("lbrack", b'['),
-    ("lcub", b'{'),
-    ("lowbar", b'_'),
+    ("lcub lbrace", b'{'),
+    ("lowbar UnderBar", b'_'),
     ("lpar", b'('),
-    ("lsqb", b'['),
-    ("lt", b'<'),
+    ("lsqb lbrack", b'['),
+    ("lt LT", b'<'),
     ("num", b'#'),
     ("percnt", b'%'),
     ("period", b'.'),
     ("plus", b'+'),
     ("quest", b'?'),
-    ("quot", b'"'),
-    ("rcub", b'}'),
+    ("quot QUOT", b'"'),
+    ("rcub rbrace", b'}'),
     ("rpar", b')'),
-    ("rsqb", b']'),
+    ("rsqb rbrack", b']'),
     ("semi", b';'),
     ("sol", b'/'),
-    ("verbar", b'|'),
+    ("verbar vert VerticalLine", b'|'),
 ];
 
 #[cfg(test)]
@@ -130,15 +163,30 @@ mod tests {
             ("&#39;", Escape::Of(b'\'', 5)),
             ("&#039;", Escape::Of(b'\'', 6)),
             ("&#x27;", Escape::Of(b'\'', 6)),
+            ("&#x2f", Escape::Cut),
+            ("&#x2f-", Escape::Of(b'/', 5)),
+            ("&#0000000047;", Escape::Of(b'/', 13)),
             ("&#", Escape::Cut),
+            ("&rbrace;", Escape::Of(b'}', 8)),
+            ("&DiacriticalGrave;", Escape::Of(b'`', 18)),
+            ("&lt ", Escape::Of(b'<', 3)),
+            ("&sol ", Escape::None),
+            ("\\u{2f}", Escape::Of(b'/', 6)),
+            ("\\u{2", Escape::Cut),
+            ("\\u{2g}", Escape::None),
+            ("\\57x", Escape::Of(b'/', 3)),
+            ("\\057", Escape::Of(b'/', 4)),
+            ("\\1445", Escape::Of(b'd', 4)),
+            ("\\57", Escape::Cut),
+            ("\\777", Escape::None),
             ("&nope;", Escape::None),
             ("&a=b", Escape::None),
-            ("&verylongparameter", Escape::None),
+            ("&verylongparameterofall", Escape::None),
             ("plain", Escape::None),
             ("", Escape::None),
         ] {
             assert_eq!(escape(text.as_bytes()), found, "{text}");
         }
-        assert!(NAMES.iter().all(|(name, _)| name.len() + 2 <= UNIT_MAX_BYTES));
+        assert!(NAMES.iter().all(|(names, _)| names.split(' ').all(|name| name.len() + 2 <= UNIT_MAX_BYTES)));
     }
 }

@@ -182,6 +182,23 @@ impl Grant {
     pub fn all_of(request: &Request) -> Self {
         Self { http: request.http.clone(), ..Self::default() }
     }
+
+    /// The same without secrets that `request` does not ask for: to its plugin they mean nothing.
+    #[must_use]
+    pub fn with_secrets_of(mut self, request: &Request) -> Self {
+        for rule in &mut self.http {
+            rule.secrets.retain(|name| request.secrets.iter().any(|wish| wish.name == *name));
+        }
+        self
+    }
+
+    /// The same for another plugin: without secrets that it does not ask for, and settings that it does not know.
+    #[must_use]
+    pub fn fitted(self, request: &Request) -> Self {
+        let mut grant = self.with_secrets_of(request);
+        grant.settings.retain(|name, _| request.settings.iter().any(|wish| wish.name == *name));
+        grant
+    }
 }
 
 /// Why a request is not made.

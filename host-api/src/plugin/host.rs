@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
-use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::component::{Component, HasSelf, Linker, Resource};
+use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, StoreContextMut};
+use wasmtime_wasi::WasiView as _;
 
 use super::artifact::Refused;
 use super::bindings::{self, PluginPre};
@@ -124,6 +125,7 @@ impl PluginHost {
         // All of WASI 0.2, and nothing in it: what a guest finds there is what `Guest` puts there.
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(refused)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker).map_err(refused)?;
+        tell_errors_plainly(&mut linker).map_err(refused)?;
         bindings::Plugin::add_to_linker::<Guest, HasSelf<Guest>>(&mut linker, |guest| guest).map_err(refused)?;
         let thread = |error: std::io::Error| Refused(format!("the sandbox cannot be set up: {error}"));
         let ticking = engine.weak();
@@ -222,6 +224,21 @@ fn config(limits: &HostLimits) -> Config {
         .wasm_backtrace_max_frames(NonZero::new(FRAMES_SEEN))
         .consume_fuel(true);
     config
+}
+
+/// Lets guests read what broke a stream in words. The library's own way adds, where the environment asks for backtraces, one
+/// of this program.
+fn tell_errors_plainly(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    type Error = Resource<wasmtime::Error>;
+    linker.allow_shadowing(true);
+    linker.instance("wasi:io/error@0.2.12")?.func_wrap(
+        "[method]error.to-debug-string",
+        |mut store: StoreContextMut<'_, Guest>, (error,): (Error,)| {
+            Ok((format!("{:#}", store.data_mut().ctx().table.get(&error)?),))
+        },
+    )?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 /// Advances the epoch for as long as the engine lives.

@@ -19,10 +19,11 @@ use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody, WasiHttpH
 
 use super::access::{Grant, Missing, Request, admit};
 use super::call::Way;
+use super::exchange::Sent;
 use super::guest::Meter;
 use super::host::OutboundLimits;
 use super::log::{LogLevel, LogLine};
-use super::tape::{PLACEHOLDER, Sent, Tape};
+use super::tape::{PLACEHOLDER, Tape};
 use super::uses::Sending;
 use crate::egress::{self, Broken, Egress, EgressError, Incoming, Placeholders, Secret};
 
@@ -147,7 +148,10 @@ impl Outbound {
         headers.remove(header::HOST);
         headers.remove(header::CONTENT_LENGTH);
         let secrets = self.placeholders.clone();
-        let request = egress::Request { method: parts.method, url, headers, body: Bytes::new(), secrets };
+        // A host keeps what it was sent, and may give it in answer to another request, of this call or of a later one.
+        let known =
+            self.reach.secrets.iter().filter(|secret| self.reach.names_secret(secret.name())).cloned().collect();
+        let request = egress::Request { method: parts.method, url, headers, body: Bytes::new(), secrets, known };
         Ok(Prepared { request, sending, wanted })
     }
 }

@@ -11,11 +11,56 @@ pub(super) fn below(prefix: &str, path: &str) -> bool {
 
 /// Whether separators or dots are written so that only some servers see them.
 pub(super) fn hides(path: &str) -> bool {
-    let path = path.to_ascii_lowercase();
-    // To some servers a `;` ends a segment, so `..;` is `..` to them.
+    let mut path = path.to_ascii_lowercase();
+    // What is encoded twice is read by a server behind another.
+    while path.contains("%25") {
+        if hides_in(&path) {
+            return true;
+        }
+        path = path.replace("%25", "%");
+    }
+    hides_in(&path)
+}
+
+fn hides_in(path: &str) -> bool {
+    // To some servers a `;` ends a segment, so `..;` is `..` to them; to others a zero or a space does.
     let dots = |segment: &str| {
         let rest = segment.strip_prefix("..").or_else(|| segment.strip_prefix('.'));
-        rest.is_some_and(|rest| rest.starts_with(';') || rest.starts_with("%3b"))
+        rest.is_some_and(|rest| [";", "%3b", "%00", "%09", "%20"].iter().any(|end| rest.starts_with(end)))
     };
-    ["%2f", "%5c", "%2e", "\\", "//"].iter().any(|hidden| path.contains(hidden)) || path.split('/').any(dots)
+    // `%c0` and `%c1` begin what is longer than UTF-8 allows.
+    let hidden = ["%2f", "%5c", "%2e", "\\", "//", "%c0%", "%c1%"];
+    hidden.iter().any(|hidden| path.contains(hidden)) || path.split('/').any(dots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_some_server_reads_as_another_is_below_nothing() {
+        for path in ["/a", "/a/b", "/a/b%20c", "/a/..b", "/a/.b", "/a/100%25", "/a/%2520", "/a/%C3%A9", "/a/b;c=d"] {
+            assert!(below("/a", path), "{path}");
+        }
+        for path in [
+            "/a/..%00/b",
+            "/a/..%20/b",
+            "/a/.%09/b",
+            "/a/..;/b",
+            "/a/..%3B/b",
+            "/a/%2e%2e/b",
+            "/a/%252e%252e/b",
+            "/a/%25252Fb",
+            "/a/%255c",
+            "/a/%c0%ae%c0%ae/b",
+            "/a/%C1%9C",
+            "/a//b",
+            "/a\\b",
+            "/ab",
+            "/b",
+        ] {
+            assert!(!below("/a", path), "{path}");
+        }
+        assert!(below("/", "/..%00/b"), "below the root anything goes");
+    }
 }

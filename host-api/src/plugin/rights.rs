@@ -27,7 +27,8 @@ const MEMORY_MIN_BYTES: u64 = 65_536;
 const FLAWS_TOLD: usize = 20;
 
 impl HttpRule {
-    fn read(at: &At<'_>) -> Option<Self> {
+    /// Reads a rule; `secret_fault` says what is wrong with the name of a secret, if anything.
+    fn read(at: &At<'_>, secret_fault: impl Fn(&str) -> Option<String>) -> Option<Self> {
         let mut members = at.members()?;
         let host = members.require("host", |at| at.parsed(HostPattern::parse));
         let scheme = members.take("scheme", |at| at.parsed(Scheme::parse));
@@ -40,7 +41,7 @@ impl HttpRule {
             Some(methods)
         });
         let path_prefix = members.take("path_prefix", |at| at.parsed(prefix));
-        let secrets = members.take("secrets", |at| at.set(ENTRIES_MAX, |_| None));
+        let secrets = members.take("secrets", |at| at.set(ENTRIES_MAX, secret_fault));
         members.finish();
         Some(Self {
             host: host?,
@@ -93,7 +94,7 @@ impl Request {
             let asked = secrets.as_ref().map(|secrets| secrets.as_deref().unwrap_or_default());
             let http = members.take("http", |at| {
                 at.list(ENTRIES_MAX, |at| {
-                    let rule = HttpRule::read(at)?;
+                    let rule = HttpRule::read(at, |_| None)?;
                     let known = |name: &&String| asked.is_none_or(|all| all.iter().any(|wish| wish.name == **name));
                     if let Some(unknown) = rule.secrets.iter().find(|name| !known(name)) {
                         at.flaw(format!(
@@ -130,7 +131,11 @@ impl Grant {
         let flaws = Flaws::default();
         let at = At::top(value, &flaws);
         let read = at.members().and_then(|mut members| {
-            let http = members.take("http", |at| at.list(ENTRIES_MAX, HttpRule::read));
+            let unknown = |name: &str| {
+                let asked = request.secrets.iter().any(|wish| wish.name == name);
+                (!asked).then(|| "the plugin asks for no such secret".to_owned())
+            };
+            let http = members.take("http", |at| at.list(ENTRIES_MAX, |at| HttpRule::read(at, unknown)));
             let settings = members.take("settings", |at| {
                 let mut settings = BTreeMap::new();
                 for (name, at) in at.entries()? {
@@ -158,8 +163,10 @@ impl Grant {
 
 /// What is wrong with a method of a rule, if anything.
 fn method_fault(name: &str) -> Option<String> {
-    let usable = Method::from_bytes(name.as_bytes())
-        .is_ok_and(|known| known != Method::CONNECT && known != Method::TRACE && !name.contains('*'));
+    if ["CONNECT", "TRACE"].contains(&name) {
+        return Some(format!("`{name}` is not allowed: no plugin makes requests with CONNECT or TRACE"));
+    }
+    let usable = Method::from_bytes(name.as_bytes()).is_ok() && !name.contains('*');
     let sound = usable && !name.bytes().any(|byte| byte.is_ascii_lowercase());
     (!sound).then(|| {
         format!(
@@ -242,7 +249,9 @@ mod tests {
         for (http, fault) in [
             (json!([{"host": "a.com", "methods": []}]), "`http[0].methods` names no method"),
             (json!([{"host": "a.com", "methods": ["get"]}]), "`http[0].methods[0]` `get` is not a method"),
-            (json!([{"host": "a.com", "methods": ["CONNECT"]}]), "`CONNECT` is not a method"),
+            (json!([{"host": "a.com", "methods": ["CONNECT"]}]), "`http[0].methods[0]` `CONNECT` is not allowed"),
+            (json!([{"host": "a.com", "methods": ["TRACE"]}]), "`TRACE` is not allowed"),
+            (json!([{"host": "a.com", "methods": ["trace"]}]), "`trace` is not a method"),
             (json!([{"host": "a.com", "methods": ["*"]}]), "`*` is not a method"),
             (json!([{"host": "a.com", "methods": ["GET", "GET"]}]), "`http[0].methods[1]` `GET` is there twice"),
             (json!([{"host": "a b", "methods": ["GET"]}]), "`http[0].host` `a b` is not a host"),
@@ -315,5 +324,17 @@ mod tests {
             let flaws = Grant::read(&shape, &asking).expect_err("no object");
             assert_eq!((flaws.len(), flaws[0].pointer.as_str()), (1, ""), "{shape}");
         }
+    }
+
+    #[test]
+    fn no_secret_is_granted_that_nobody_asks_for() {
+        let grant = |secrets: Value| json!({"http": [{"host": "a.com", "methods": ["GET"], "secrets": secrets}]});
+        let asking = request(&json!([])).expect("a request");
+        assert!(Grant::read(&grant(json!(["token", "other"])), &asking).is_ok());
+        let flaws = Grant::read(&grant(json!(["token", "nobody", "", "a b"])), &asking).expect_err("unknown");
+        let told: Vec<String> = flaws.iter().map(|Flaw { pointer, message }| format!("{pointer}: {message}")).collect();
+        let unknown = |n: u32| format!("/http/0/secrets/{n}: the plugin asks for no such secret");
+        assert_eq!(told, [1, 2, 3].map(unknown));
+        assert!(Grant::read(&grant(json!(["token"])), &Request::default()).is_err());
     }
 }

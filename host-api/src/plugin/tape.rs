@@ -6,13 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use serde::{Deserialize, Serialize};
+use http::{HeaderMap, StatusCode};
 
-use crate::egress;
+use super::exchange::{Body, Exchange, Played, Sent, texts};
 
 /// Bytes of bodies on one tape.
 const BODIES_MAX_BYTES: usize = 4 << 20;
@@ -34,141 +30,6 @@ pub fn without_placeholders(text: &str) -> String {
         }
     }
     without
-}
-
-/// A request, and what came back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Exchange {
-    /// The method.
-    pub method: String,
-    /// Where to. `[secret name]` stands for a secret in the query.
-    pub url: String,
-    /// Its headers, with names in lower case; `[secret name]` stands for a secret. None: they were not kept, and any will
-    /// do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sent_headers: Option<BTreeMap<String, String>>,
-    /// The body that was sent.
-    #[serde(default, skip_serializing_if = "Body::is_empty")]
-    pub sent: Body,
-    /// The status that came back.
-    pub status: u16,
-    /// Its headers, where they are text.
-    #[serde(default)]
-    pub headers: BTreeMap<String, String>,
-    /// The body that came back, as far as the call read it.
-    #[serde(default, skip_serializing_if = "Body::is_empty")]
-    pub received: Body,
-}
-
-/// A body: text as it is, anything else in base64.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Body {
-    /// UTF-8.
-    Text(String),
-    /// Base64 (RFC 4648, section 4) of other bytes.
-    Base64(String),
-}
-
-impl Default for Body {
-    fn default() -> Self {
-        Self::Text(String::new())
-    }
-}
-
-impl Exchange {
-    /// What in it cannot be played, if anything: the member, and why.
-    #[must_use]
-    pub fn fault(&self) -> Option<(String, String)> {
-        if StatusCode::from_u16(self.status).is_err() {
-            return Some(("/status".to_owned(), format!("{} is no status", self.status)));
-        }
-        let odd = |(name, value): &(&String, &String)| {
-            HeaderName::try_from(*name).is_err() || HeaderValue::try_from(*value).is_err()
-        };
-        if let Some((name, _)) = self.headers.iter().find(odd) {
-            return Some((format!("/headers/{name}"), "cannot be a header".to_owned()));
-        }
-        let bodies = [("/sent", &self.sent), ("/received", &self.received)];
-        let (place, _) = bodies.into_iter().find(|(_, body)| body.bytes().is_none())?;
-        Some((format!("{place}/base64"), "is not base64".to_owned()))
-    }
-
-    fn answers(&self, sent: &Sent) -> bool {
-        self.method == sent.method && self.url == sent.url && self.sent == sent.body
-    }
-
-    fn answers_exactly(&self, sent: &Sent) -> bool {
-        self.answers(sent) && self.sent_headers.as_ref().is_none_or(|headers| *headers == sent.headers)
-    }
-
-    fn played(self) -> Option<Played> {
-        let header = |(name, value): (&String, &String)| {
-            Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?))
-        };
-        Some(Played {
-            status: StatusCode::from_u16(self.status).ok()?,
-            headers: self.headers.iter().filter_map(header).collect(),
-            body: self.received.bytes()?,
-        })
-    }
-}
-
-impl Body {
-    fn of(bytes: &[u8]) -> Self {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::Base64(STANDARD.encode(bytes)),
-        }
-    }
-
-    /// The bytes, unless somebody wrote what is not base64.
-    fn bytes(&self) -> Option<Bytes> {
-        match self {
-            Self::Text(text) => Some(Bytes::from(text.clone())),
-            Self::Base64(text) => STANDARD.decode(text).ok().map(Bytes::from),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.text().is_empty()
-    }
-
-    fn text(&self) -> &str {
-        let (Self::Text(text) | Self::Base64(text)) = self;
-        text
-    }
-}
-
-/// A request, as a tape knows it: with the names of secrets in place of what stands for them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Sent {
-    /// The method.
-    pub method: String,
-    /// Where to.
-    pub url: String,
-    /// Its headers, with names in lower case. Several of one name are one, with commas.
-    pub headers: BTreeMap<String, String>,
-    /// Its body.
-    pub body: Body,
-}
-
-impl Sent {
-    pub(super) fn of(request: &egress::Request) -> Self {
-        let named = |text: &str| request.secrets.named(text);
-        let mut headers = BTreeMap::<String, String>::new();
-        for (name, value) in &request.headers {
-            let value = named(&String::from_utf8_lossy(value.as_bytes()));
-            let known = headers.entry(name.as_str().to_owned());
-            known.and_modify(|known| *known = format!("{known}, {value}")).or_insert(value);
-        }
-        let body = match Body::of(&request.body) {
-            Body::Text(text) => Body::Text(named(&text)),
-            other @ Body::Base64(_) => other,
-        };
-        Self { method: request.method.as_str().to_owned(), url: named(request.url.as_str()), headers, body }
-    }
 }
 
 /// The first request of a call that was not the recorded one.
@@ -203,13 +64,6 @@ struct Reel {
     /// Exchanges, each with its turn.
     exchanges: BTreeMap<usize, Exchange>,
     astray: Option<Astray>,
-}
-
-/// What a tape plays in answer to a request.
-pub(super) struct Played {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
 }
 
 impl Tape {
@@ -249,7 +103,7 @@ impl Tape {
         self.lock().exchanges.values().cloned().collect()
     }
 
-    /// Requests of a recorded call that nothing came back to, or too much to be kept: they cannot be played.
+    /// Requests of a recorded call that nothing came back to, or what cannot be kept: they cannot be played.
     #[must_use]
     pub fn unanswered(&self) -> usize {
         let reel = self.lock();
@@ -290,18 +144,16 @@ impl Tape {
         None
     }
 
-    /// Keeps an exchange, unless it is too large.
+    /// Keeps an exchange, unless it is too large, or has a header that is no text.
     pub(super) fn keep(&self, turn: usize, sent: &Sent, status: StatusCode, headers: &HeaderMap, received: &[u8]) {
-        let header = |(name, value): (&HeaderName, &HeaderValue)| {
-            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
-        };
+        let Some(headers) = texts(headers) else { return };
         let exchange = Exchange {
             method: sent.method.clone(),
             url: sent.url.clone(),
             sent_headers: (self.manner == Manner::Records { headers: true }).then(|| sent.headers.clone()),
             sent: sent.body.clone(),
             status: status.as_u16(),
-            headers: headers.iter().filter_map(header).collect(),
+            headers,
             received: Body::of(received),
         };
         if exchange.sent.text().len().max(exchange.received.text().len()) <= BODIES_MAX_BYTES {
@@ -316,6 +168,9 @@ impl Tape {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::super::exchange::Values;
     use super::*;
 
     fn get(path: &str, header: &str) -> Sent {
@@ -376,13 +231,31 @@ mod tests {
     }
 
     #[test]
+    fn headers_come_back_as_often_as_they_came() {
+        let headers = |values: &[&[u8]]| {
+            let value = |value: &&[u8]| HeaderValue::from_bytes(value).expect("a value");
+            HeaderMap::from_iter(values.iter().map(value).map(|value| (HeaderName::from_static("x-a"), value)))
+        };
+        for sent in [headers(&[b"1"]), headers(&[b"1", b"2", b"1"]), headers(&["\u{e9}".as_bytes()]), headers(&[])] {
+            let tape = Tape::recording();
+            tape.keep(tape.turn(), &get("/a", "1"), StatusCode::OK, &sent, b"");
+            let text = serde_json::to_string(&tape.exchanges()).expect("JSON");
+            let tape = Tape::playing(serde_json::from_str(&text).expect("exchanges"));
+            assert_eq!(tape.play(tape.turn(), &get("/a", "1")).expect("recorded").headers, sent, "{text}");
+        }
+        let tape = Tape::recording();
+        tape.keep(tape.turn(), &get("/a", "1"), StatusCode::OK, &headers(&[b"\xe9"]), b"");
+        assert_eq!(tape.unanswered(), 1);
+    }
+
+    #[test]
     fn what_cannot_be_played_is_told() {
         let sound = recorded(false).remove(0);
         assert_eq!(sound.fault(), None);
         let place = |broken: Exchange| broken.fault().expect("a fault").0;
         assert_eq!(place(Exchange { status: 7, ..sound.clone() }), "/status");
         assert_eq!(place(Exchange { received: Body::Base64("?".to_owned()), ..sound.clone() }), "/received/base64");
-        let headers = BTreeMap::from([("a b".to_owned(), String::new())]);
+        let headers = BTreeMap::from([("a b".to_owned(), Values::One(String::new()))]);
         assert_eq!(place(Exchange { headers, ..sound }), "/headers/a b");
     }
 }

@@ -76,21 +76,26 @@ impl Trust {
     /// # Errors
     /// Says why it may not be used: a signature that is there must be right, also where none is required.
     pub fn check(&self, component: &[u8], signed: Option<&Signed>) -> Result<(), Refused> {
-        let Some(signed) = signed else {
-            if self.required {
-                return Err(Refused("it is not signed, and `plugin_signature_required` is on".to_owned()));
-            }
-            return Ok(());
-        };
-        if !signed.by.signed(&SignedText::of(component)?, &signed.signature) {
+        if let Some(Signed { signature, by }) = signed
+            && !by.signed(&SignedText::of(component)?, signature)
+        {
             return Err(Refused(
                 "its signature is not one of this component: somebody changed what is stored".to_owned(),
             ));
         }
-        if self.required && !self.keys.iter().any(|(_, key)| *key == signed.by) {
-            let by = &signed.by;
-            return Err(Refused(format!("it is signed by {by}, which `plugin_trusted_keys` does not have")));
+        self.accepts(signed.map(|signed| &signed.by))
+    }
+
+    /// Whether it is enough that a plugin was signed by this key, or by nobody.
+    ///
+    /// # Errors
+    /// Says why it is not.
+    pub fn accepts(&self, by: Option<&PublicKey>) -> Result<(), Refused> {
+        match by {
+            _ if !self.required => Ok(()),
+            Some(by) if self.keys.iter().any(|(_, key)| key == by) => Ok(()),
+            Some(by) => Err(Refused(format!("it is signed by {by}, which `plugin_trusted_keys` does not have"))),
+            None => Err(Refused("it is not signed, and `plugin_signature_required` is on".to_owned())),
         }
-        Ok(())
     }
 }

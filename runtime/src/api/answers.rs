@@ -160,7 +160,8 @@ fn read(members: &mut Members<'_>) -> Option<(StepPath, Answer)> {
 }
 
 fn read_action(members: &Members<'_>, value: &Value) -> Option<AnswerAction> {
-    let action = AnswerAction::deserialize(value).ok();
+    // Only a text is one: `{"accept": null}` would be read as one, too.
+    let action = value.as_str().and_then(|_| AnswerAction::deserialize(value).ok());
     if action.is_none() {
         members.fault("action", "must be `accept`, `decline` or `cancel`");
     }

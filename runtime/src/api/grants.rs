@@ -12,11 +12,11 @@ use super::Api;
 use super::extract::{ClearBody, NoQuery, PathText};
 use super::openapi::{CommandProblems, ReadProblems, WriteProblems};
 use super::page::List;
-use super::plugins::{PluginParam, find, gone};
+use super::plugins::{PluginParam, PluginStatusView, find, gone};
 use super::problem::{Problem, ProblemCode};
 use crate::model::reader::Fault;
 use crate::model::time::Timestamp;
-use crate::store::{PluginUse, PluginVersion};
+use crate::store::{PluginUse, PluginVersion, VersionStatus};
 use crate::tools::{Flaw, Grant, HttpRule, Request, read_request};
 
 type CallList = List<CallView>;
@@ -72,6 +72,8 @@ pub(super) struct GrantView {
     version: String,
     /// The component that this is about. Other versions have grants of their own.
     digest: String,
+    /// Whether it is what its name means.
+    status: PluginStatusView,
     /// What the plugin asks for, as its author wrote it.
     #[schema(value_type = Object)]
     request: Request,
@@ -118,6 +120,7 @@ async fn shown(api: &Api, plugin: PluginVersion) -> Result<Json<GrantView>, Prob
         name: plugin.name,
         version: plugin.version,
         digest: plugin.digest.to_string(),
+        status: plugin.status.into(),
         request,
         grant,
         granted_at,
@@ -154,7 +157,7 @@ pub(super) async fn get(
 ///
 /// In place of what it was granted before. It holds for this component, for calls that begin from now on (in other
 /// processes within 5 seconds). A version that waited for a grant becomes active when something of what it asks for is
-/// granted; with a grant of nothing it goes on waiting.
+/// granted; with a grant of nothing it goes on waiting, and so does one that may not be used here for want of a signature.
 #[utoipa::path(put, operation_id = "set_plugin_grant", path = "/plugins/{plugin}/grant", tag = "plugins", params(PluginParam),
     request_body = NewGrant, responses((status = 200, body = GrantView), WriteProblems))]
 pub(super) async fn put(
@@ -175,7 +178,16 @@ pub(super) async fn put(
     };
     let rights = serde_json::to_value(&grant).map_err(Problem::internal)?;
     // Whoever gives it nothing of what it asks for did not mean it to take the place of another version.
-    let activates = request.is_given_something(&grant);
+    let meant = request.is_given_something(&grant);
+    let accepted = api.tools.accepted(plugin.digest).await?;
+    if let Err(refused) = &accepted
+        && meant
+        && plugin.status == VersionStatus::Waiting
+    {
+        let why = refused.to_string();
+        tracing::warn!(plugin.name, plugin.digest = %plugin.digest, why, "a plugin was granted rights, and goes on waiting");
+    }
+    let activates = meant && accepted.is_ok();
     let activated = api.store.set_plugin_grant(plugin.digest, &rights, activates).await?;
     let activated = activated.ok_or_else(|| gone(&text))?;
     api.tools.changed();

@@ -13,16 +13,13 @@ use super::extract::{JsonBody, NoQuery, PathText, Query, read_members};
 use super::openapi::{CommandProblems, ListProblems, WriteProblems};
 use super::page::{List, limit};
 use super::problem::{Problem, ProblemCode};
+use crate::model::names::secret_value_fault;
 use crate::model::reader::{Members, join};
 use crate::model::time::Timestamp;
 use crate::store::SealedSecret;
 use crate::tools::{HostPattern, Origin, name_fault};
 
 type SecretList = List<SecretView>;
-
-/// Longest and shortest value. A shorter one could not be taken out of what a target sends back.
-const VALUE_MAX_BYTES: usize = 4096;
-const VALUE_MIN_BYTES: usize = 8;
 
 /// Most places that a secret may go to.
 const HOSTS_MAX: usize = 32;
@@ -98,14 +95,8 @@ fn name(text: String) -> Result<String, Problem> {
 
 fn read_value(members: &Members<'_>, value: &Value) -> Option<String> {
     let text = members.string("value", value)?;
-    let fits = (VALUE_MIN_BYTES..=VALUE_MAX_BYTES).contains(&text.len());
-    if !fits || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) || text.trim() != text {
-        members.fault(
-            "value",
-            format!(
-                "must be {VALUE_MIN_BYTES} to {VALUE_MAX_BYTES} visible ASCII characters, without a space at either end"
-            ),
-        );
+    if let Some(message) = secret_value_fault(text) {
+        members.fault("value", message);
         return None;
     }
     Some(text.to_owned())

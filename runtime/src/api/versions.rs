@@ -87,11 +87,16 @@ pub(super) async fn activate(
     });
     query.finish()?;
     let plugin = version(&api, &text).await?;
+    let named = format!("`{}@{}`", plugin.name, plugin.version);
+    if let Err(refused) = api.tools.accepted(plugin.digest).await? {
+        let detail = format!("{named} may not be used: {refused}");
+        return Err(Problem::new(ProblemCode::PluginSignatureRequired, detail));
+    }
     let request = read_request(&plugin).map_err(Problem::internal)?;
     // A grant that is narrower than what it asks for is somebody's decision; none at all is not.
     if api.tools.grant(plugin.digest).await?.is_none() && !request.http.is_empty() {
         let wants: Vec<String> = request.http.iter().map(HttpRule::to_string).collect();
-        let detail = format!("`{}@{}` asks for {}", plugin.name, plugin.version, wants.join("; "));
+        let detail = format!("{named} asks for {}", wants.join("; "));
         return Err(Problem::new(ProblemCode::GrantRequired, detail));
     }
     if !api.store.activate_plugin(&plugin.name, plugin.id).await? {

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use super::printable;
 use crate::model::ask::{Answer, AnswerAction, Asked, Resumption};
+use crate::telemetry::one_line;
 use crate::tools::answer_faults;
 
 /// Reads every `--answer`.
@@ -18,7 +18,7 @@ pub(super) fn read_all(texts: &[String]) -> anyhow::Result<Vec<Answer>> {
     for text in texts {
         let answer = read(text)?;
         if answers.iter().any(|other| other.key == answer.key) {
-            bail!("--answer {}: there are two answers for this key", printable(&answer.key));
+            bail!("--answer {}: there are two answers for this key", one_line(&answer.key));
         }
         answers.push(answer);
     }
@@ -28,7 +28,7 @@ pub(super) fn read_all(texts: &[String]) -> anyhow::Result<Vec<Answer>> {
 /// Tells of answers to questions that were never asked.
 pub(super) fn tell_unasked(answers: &[Answer], asked: &BTreeSet<String>) {
     for Answer { key, .. } in answers.iter().filter(|answer| !asked.contains(&answer.key)) {
-        eprintln!("--answer {}: the tool never asked this", printable(key));
+        eprintln!("--answer {}: the tool never asked this", one_line(key));
     }
 }
 
@@ -53,11 +53,11 @@ fn read(text: &str) -> anyhow::Result<Answer> {
 pub(super) fn resumption(asked: &Asked, answers: &[Answer], round: u32) -> anyhow::Result<Option<Resumption>> {
     let mut given = Vec::new();
     for question in &asked.questions {
-        eprintln!("asks {}: {}", printable(&question.key), printable(&question.message));
+        eprintln!("asks {}: {}", one_line(&question.key), one_line(&question.message));
         let Some(answer) = answers.iter().find(|answer| answer.key == question.key) else { continue };
         if let Some(fault) = answer_faults(question, answer, "").first() {
             let place = if fault.pointer.is_empty() { String::new() } else { format!("{}: ", fault.pointer) };
-            bail!("--answer {}: {place}{}", printable(&answer.key), printable(&fault.message));
+            bail!("--answer {}: {place}{}", one_line(&answer.key), one_line(&fault.message));
         }
         given.push(answer.clone());
     }
@@ -68,7 +68,7 @@ pub(super) fn resumption(asked: &Asked, answers: &[Answer], round: u32) -> anyho
     if !goes_on {
         let open = asked.questions.iter().find(|question| !given.iter().any(|answer| answer.key == question.key));
         let key = open.map_or("KEY", |question| question.key.as_str());
-        eprintln!("the call waits for an answer: give it with --answer {}=ANSWER", printable(key));
+        eprintln!("the call waits for an answer: give it with --answer {}=ANSWER", one_line(key));
     }
     Ok(goes_on.then(|| Resumption { state: asked.state.clone(), answers: given, round }))
 }

@@ -88,6 +88,7 @@ impl Cassette {
 
     /// Makes the call again, with these rights, and holds everything that it did against what was recorded.
     pub(super) async fn play(&self, plugin: &Loaded, request: &Request, grant: Grant) -> Findings {
+        let grant = grant.with_secrets_of(request);
         let written = json!(grant);
         if let Err(flaws) = Grant::read(&written, request) {
             let difference = |flaw: &Flaw| Difference {

@@ -55,7 +55,7 @@ async fn rounds(sources: &Sources, call: Option<&Call<'_>>, config: &Config) -> 
             let _ = watcher.watch(&folder, RecursiveMode::NonRecursive);
         }
         if let Err(error) = round(sources, call, config).await {
-            eprintln!("weir: {error:#}");
+            eprintln!("weir: {}", crate::telemetry::told(&error));
         }
         eprintln!("weir: waiting for a change in {} (Ctrl-C ends)", directory.display());
         while snapshot(directory).is_ok_and(|(now, _)| now == built) {

@@ -23,13 +23,13 @@ const BEGINS: &str = "weir_";
 pub(super) enum Command {
     /// Make a key and show it, once. From then on every route but webhooks, health and documentation asks for a key.
     ///
-    /// Works beside a running server, which knows the key at once.
+    /// Works beside a running server, which knows the key at once. Standard output has the key alone, for a file.
     Create {
         /// What to call it, for example who uses it.
         #[arg(value_name = "NAME")]
         name: String,
 
-        /// Leave the database alone and show the digest too, for the setting `api_key_hashes`.
+        /// Leave the database alone and show the digest too, in the last line, for the setting `api_key_hashes`.
         #[arg(long)]
         offline: bool,
     },
@@ -60,7 +60,10 @@ pub(super) async fn run(command: &Command, config: &Config) -> anyhow::Result<()
     if let Command::Create { name, offline: true } = command {
         let (key, hash) = make();
         let digest = crate::model::plugin::PluginDigest(hash);
-        return print(&format!("{key}\n\nThis is the key `{name}`. Add its digest to `api_key_hashes`:\n{digest}\n"));
+        // What is no key and no digest goes to the other output: a file that is made of this has nothing else in it.
+        print(&format!("{key}\n"))?;
+        eprintln!("\nThis is the key `{name}`. Add its digest to `api_key_hashes`:");
+        return print(&format!("{digest}\n"));
     }
     let location = config.location()?;
     let store = Store::open_beside(&location, Arc::new(SystemClock)).await?;
@@ -107,7 +110,9 @@ async fn within(command: &Command, store: &Store) -> anyhow::Result<()> {
             if !store.add_api_key(name.clone(), hash).await? {
                 bail!("there is a key `{name}` already; delete it first, or choose another name");
             }
-            print(&format!("{key}\n\nThis is the key `{name}`. It is shown this once: keep it in a safe place.\n"))
+            print(&format!("{key}\n"))?;
+            eprintln!("\nThis is the key `{name}`. It is shown this once: keep it in a safe place.");
+            Ok(())
         }
         Command::List => {
             let keys = store.api_keys().await?;

@@ -17,6 +17,7 @@ use super::server::{Server, all, text};
 use super::{print, printable, words};
 use crate::client::Client;
 use crate::config::Config;
+use crate::telemetry::one_line;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -112,6 +113,7 @@ pub(super) struct Rights {
     pub(super) name: String,
     pub(super) version: String,
     pub(super) digest: String,
+    status: String,
     request: Request,
     pub(super) grant: Option<Grant>,
     missing: Vec<String>,
@@ -142,7 +144,12 @@ pub(super) async fn run(command: &Command, config: &Config) -> anyhow::Result<()
             let body = read(file).with_context(|| file.display().to_string())?;
             let client = server.client()?;
             let rights = set(&client, plugin, &body).await?;
-            print(&printable(&told(&rights)))
+            let mut told = told(&rights);
+            if rights.status == "waiting" {
+                let named = format!("{}@{}", rights.name, rights.version);
+                told += &format!("It goes on waiting: `weir plugin activate {named}` activates it, or says why not.\n");
+            }
+            print(&printable(&told))
         }
         Command::Revoke { plugin, server } => {
             let client = server.client()?;
@@ -208,7 +215,7 @@ fn read(file: &PathBuf) -> anyhow::Result<Value> {
 
 /// Everything about the rights of a plugin, in words.
 fn told(rights: &Rights) -> String {
-    let mut told = format!("{}@{} ({})\n", rights.name, rights.version, rights.digest);
+    let mut told = format!("{}@{} is {} ({})\n", rights.name, rights.version, rights.status, rights.digest);
     told += &words::asked(&rights.request);
     told += &words::granted(rights.grant.as_ref());
     for missing in &rights.missing {
@@ -217,7 +224,7 @@ fn told(rights: &Rights) -> String {
     for one in &rights.uses {
         let what = one.what.strip_prefix("rule ").unwrap_or(&one.what);
         let times = if one.count == 1 { "time" } else { "times" };
-        told += &format!("  used     {what}: {} {times}, last at {}\n", one.count, one.last_at);
+        told += &format!("  used     {}: {} {times}, last at {}\n", one_line(what), one.count, one.last_at);
     }
     for unused in &rights.unused {
         told += &format!("  unused   {}\n", unused.strip_prefix("rule ").unwrap_or(unused));
@@ -229,7 +236,7 @@ fn told(rights: &Rights) -> String {
 fn narrowed(rights: &Rights) -> anyhow::Result<()> {
     let Some(grant) = &rights.grant else { anyhow::bail!("{}@{} is granted nothing", rights.name, rights.version) };
     for unused in &rights.unused {
-        eprintln!("never used: {}", printable(unused.strip_prefix("rule ").unwrap_or(unused)));
+        eprintln!("never used: {}", one_line(unused.strip_prefix("rule ").unwrap_or(unused)));
     }
     if rights.unused.is_empty() {
         eprintln!("everything was used: this is the grant as it is");

@@ -19,7 +19,7 @@ use crate::model::ask::{Answer, Reply, Resumption};
 use crate::model::definition::STEP_TIMEOUT_DEFAULT;
 use crate::model::id::RunId;
 use crate::model::tool::{OnToolError, ToolCall};
-use crate::telemetry;
+use crate::telemetry::{self, one_line};
 use crate::tools::{Caller, Examined, examine};
 
 /// What a person sees of the log beside an answer: what the tool writes, and what is wrong.
@@ -106,7 +106,8 @@ pub(super) async fn run(command: &Command, config: Config) -> anyhow::Result<()>
 pub(super) async fn open(file: &Path, config: &Config) -> anyhow::Result<Examined> {
     let bytes = signing::read(file, config)?;
     let (_, host) = app::outside(config)?;
-    examine(&host, bytes).await.with_context(|| file.display().to_string())
+    let examined = examine(&host, bytes).await.map_err(|refused| anyhow::anyhow!(one_line(&refused.to_string())));
+    examined.with_context(|| file.display().to_string())
 }
 
 fn inspect(plugin: &Examined, file: &Path, as_json: bool) -> anyhow::Result<()> {
@@ -199,7 +200,7 @@ pub(super) async fn call(
     }
     let reply = called.map_err(|failed| {
         let may_help = if failed.retryable { " (another attempt may help)" } else { "" };
-        anyhow::anyhow!("{}: {}{may_help}", failed.failure.code.as_str(), printable(&failed.failure.message))
+        anyhow::anyhow!("{}: {}{may_help}", failed.failure.code.as_str(), one_line(&failed.failure.message))
     })?;
     let output = match reply {
         Reply::Output(output) => output,

@@ -15,6 +15,7 @@ use super::{print, printable, signing, words};
 use crate::client::{Client, Refused};
 use crate::config::Config;
 use crate::model::plugin::PluginDigest;
+use crate::telemetry::one_line;
 
 /// What is sent, and what is to become of it.
 #[derive(Args)]
@@ -64,7 +65,8 @@ impl Push {
 /// When it is no plugin, somebody said no, or the server refuses it.
 pub(super) async fn run(push: &Push, config: &Config) -> anyhow::Result<()> {
     let bytes = signing::read(&push.file, config)?;
-    let artifact = tokio::task::spawn_blocking(move || Artifact::admit(&bytes)).await??;
+    let admitted = tokio::task::spawn_blocking(move || Artifact::admit(&bytes)).await?;
+    let artifact = admitted.map_err(|refused| anyhow::anyhow!(one_line(&refused.to_string())))?;
     let digest = PluginDigest(artifact.digest).to_string();
     let Some(request) = &artifact.request else {
         bail!("{} does not say its name: send it with `POST /plugins?name=...&version=...`", push.file.display());
@@ -144,9 +146,7 @@ async fn active(client: &Client, name: &str) -> anyhow::Result<Option<Rights>> {
 
 /// Everything that is asked for, with the settings and the limits that somebody chose before.
 fn whole(request: &Request, before: Grant) -> Grant {
-    let mut grant = Grant { http: request.http.clone(), ..before };
-    grant.settings.retain(|name, _| request.settings.iter().any(|wish| wish.name == *name));
-    grant
+    Grant { http: request.http.clone(), ..before }.fitted(request)
 }
 
 /// Asks on the terminal.

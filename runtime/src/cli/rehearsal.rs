@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use weir_host::plugin::{Denial, Grant, Request};
 
 use super::difference::{self, Difference, differences};
+use crate::telemetry::one_line;
 use crate::tools::{Outcome, Recorded, Replayed};
 
 /// Requests that are told of one call.
@@ -136,11 +137,11 @@ impl Rehearsed {
     fn told(&self) -> String {
         let mut text = format!("{} {}: call {}\n", self.verdict.word(), self.tool, self.call);
         for wanted in self.wants.iter().take(REQUESTS_TOLD) {
-            text += &format!("  wants {wanted}\n");
+            text += &format!("  wants {}\n", one_line(wanted));
         }
         text += &difference::told(&self.differences);
         for unasked in self.no_longer.iter().take(REQUESTS_TOLD) {
-            text += &format!("  no longer {unasked}\n");
+            text += &format!("  no longer {}\n", one_line(unasked));
         }
         text
     }

@@ -11,6 +11,8 @@ use weir_host::egress::Secret;
 use weir_host::plugin::{Flaw, Grant, Reach, Request, Uses, read_json};
 
 use super::printable;
+use crate::model::names::secret_value_fault;
+use crate::telemetry::one_line;
 
 /// Rights of a call.
 #[derive(Args)]
@@ -85,7 +87,12 @@ impl Rights {
                 bail!("--secret {name}: no rule of the plugin names such a secret");
             }
             let text = std::fs::read_to_string(file).with_context(|| format!("--secret {name}={file}"))?;
-            secrets.push(Arc::new(Secret::new(name.clone(), value(&text).to_owned(), origins)));
+            let text = value(&text);
+            // A server does not take another one either.
+            if let Some(message) = secret_value_fault(text) {
+                bail!("--secret {name}={file}: {message}");
+            }
+            secrets.push(Arc::new(Secret::new(name.clone(), text.to_owned(), origins)));
         }
         Ok(Arc::new(Reach { request, grant, secrets }))
     }
@@ -117,7 +124,8 @@ pub(super) fn told(uses: &Uses) -> String {
         text += &format!("reached {origin}: {requests} requests, {sent} bytes sent, {received} received\n");
     }
     for denial in &uses.denied {
-        text += &format!("denied {}: {}\n", denial.wanted, denial.why);
+        text += &one_line(&format!("denied {}: {}", denial.wanted, denial.why));
+        text += "\n";
     }
     printable(&text)
 }

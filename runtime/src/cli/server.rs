@@ -28,11 +28,16 @@ impl Server {
     /// When the key cannot be read or sent.
     #[expect(clippy::disallowed_methods, reason = "this is where the environment comes in, and a key is no setting")]
     pub(super) fn client(&self) -> anyhow::Result<Client> {
+        let from =
+            self.api_key_file.as_ref().map_or_else(|| "WEIR_API_KEY".to_owned(), |file| file.display().to_string());
         let key = match &self.api_key_file {
-            Some(file) => Some(std::fs::read_to_string(file).with_context(|| file.display().to_string())?),
+            Some(file) => Some(std::fs::read_to_string(file).with_context(|| from.clone())?),
             None => std::env::var("WEIR_API_KEY").ok(),
         };
         let key = key.as_deref().map(str::trim).filter(|key| !key.is_empty());
+        if key.is_some_and(|key| key.lines().count() > 1) {
+            bail!("{from} has more than one line: it must have the key alone");
+        }
         // Whoever names a server means it, wherever it is.
         Client::new(self.server.clone(), &["0.0.0.0/0", "::/0"], key, 1)
     }

@@ -186,11 +186,12 @@ async fn play(plugin: &Examined, cassettes: &[PathBuf], rights: &Rights) -> anyh
                 if findings.differences.is_empty() {
                     format!("ok {name}\n")
                 } else {
-                    let denied: String = findings.denied.iter().map(|line| format!("  {line}\n")).collect();
+                    let denied = findings.denied.iter().map(|line| format!("  {}\n", telemetry::one_line(line)));
+                    let denied: String = denied.collect();
                     format!("different {name}\n{}{denied}", difference::told(&findings.differences))
                 }
             }
-            Err(error) => format!("unreadable {name}\n  {}: {error:#}\n", file.display()),
+            Err(error) => format!("unreadable {name}\n  {}: {}\n", file.display(), telemetry::told(&error)),
         };
         wrong += usize::from(!told.starts_with("ok "));
         print(&printable(&told))?;

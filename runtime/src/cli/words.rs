@@ -2,6 +2,8 @@
 
 use weir_host::plugin::{Grant, Request};
 
+use crate::telemetry::one_line;
+
 /// Bytes, as people say them.
 pub(super) fn bytes(count: u64) -> String {
     match count {
@@ -22,8 +24,8 @@ fn listed(what: &str, lines: impl IntoIterator<Item = String>) -> String {
 
 /// A name, what it is for, and its default.
 fn wish(name: &str, description: Option<&str>, default: Option<&str>) -> String {
-    let description = description.map(|text| format!(": {}", text.replace('\n', " "))).unwrap_or_default();
-    let default = default.map(|value| format!(" (default `{value}`)")).unwrap_or_default();
+    let description = description.map(|text| format!(": {}", text.replace(['\n', '\r'], " "))).unwrap_or_default();
+    let default = default.map(|value| format!(" (default `{}`)", one_line(value))).unwrap_or_default();
     format!("{name}{description}{default}")
 }
 
@@ -56,7 +58,7 @@ pub(super) fn granted(grant: Option<&Grant>) -> String {
     if grant.http.is_empty() {
         text += "  granted  no request to anybody\n";
     }
-    text += &listed("settings", grant.settings.iter().map(|(name, value)| format!("{name} = {value}")));
+    text += &listed("settings", grant.settings.iter().map(|(name, value)| format!("{name} = {}", one_line(value))));
     text + &limits(grant.memory_max_bytes, grant.timeout_seconds)
 }
 

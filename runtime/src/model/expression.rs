@@ -157,6 +157,12 @@ impl Expression {
         sound.then(|| Self { compiled, source: source.to_owned(), roots, secret })
     }
 
+    /// The name of the secret that the expression is, if it is one.
+    #[must_use]
+    pub fn secret(&self) -> Option<&str> {
+        self.secret.as_deref()
+    }
+
     /// Evaluates the expression to JSON; the error text names the expression.
     pub fn eval(&self, scope: &dyn Scope) -> Result<Value, String> {
         if let Some(name) = &self.secret {

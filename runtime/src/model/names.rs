@@ -5,6 +5,11 @@ const NAME_MAX_CHARS: usize = 200;
 const PATH_MAX_CHARS: usize = 200;
 const SECRET_MAX_CHARS: usize = 1024;
 
+/// Longest and shortest value of a secret that requests carry. A shorter one could not be taken out of what a target sends
+/// back.
+const VALUE_MAX_BYTES: usize = 4096;
+const VALUE_MIN_BYTES: usize = 8;
+
 /// Says what is wrong with `name` as the name of a workflow, if anything.
 #[must_use]
 pub fn workflow_name_fault(name: &str) -> Option<String> {
@@ -31,4 +36,14 @@ pub fn secret_fault(secret: &str) -> Option<String> {
     let bad = secret.is_empty() || secret.len() > SECRET_MAX_CHARS || !printable || secret.trim() != secret;
     let rule = "printable ASCII characters, without white space at either end";
     bad.then(|| format!("must be 1 to {SECRET_MAX_CHARS} {rule}"))
+}
+
+/// Says what is wrong with `value` as the value of a secret that requests carry, if anything.
+#[must_use]
+pub fn secret_value_fault(value: &str) -> Option<String> {
+    let fits = (VALUE_MIN_BYTES..=VALUE_MAX_BYTES).contains(&value.len());
+    let visible = value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let rule = "visible ASCII characters, without a space at either end";
+    let sound = fits && visible && value.trim() == value;
+    (!sound).then(|| format!("must be {VALUE_MIN_BYTES} to {VALUE_MAX_BYTES} {rule}"))
 }

@@ -168,6 +168,10 @@ impl HttpStep {
                 members.fault("url", message);
                 return None;
             }
+            if let Some(name) = template.secret_before_query() {
+                members.fault("url", format!("the secret `{name}` can stand in the query of a URL, not before it"));
+                return None;
+            }
             Some(template)
         });
         let headers = parse_pairs(members, "headers", &open);

@@ -90,6 +90,30 @@ impl Template {
         Some(Self::Text(parsed.into_iter().collect::<Option<_>>()?))
     }
 
+    /// Of a template of a URL: the secret that stands before the query, if one surely does. Another expression may bring the
+    /// beginning of the query, unless a path goes on behind it.
+    #[must_use]
+    pub fn secret_before_query(&self) -> Option<&str> {
+        let parts = match self {
+            Self::Whole(expression) => return expression.secret(),
+            Self::Text(parts) => parts,
+            Self::Literal(_) | Self::Array(_) | Self::Object(_) => return None,
+        };
+        let mut sure = true;
+        for part in parts {
+            match part {
+                Part::Text(text) if text.contains(['?', '#']) || !sure && text.contains(['&', '=']) => return None,
+                Part::Text(text) => sure |= text.contains('/'),
+                Part::Value(expression) => match expression.secret() {
+                    Some(name) if sure => return Some(name),
+                    Some(_) => {}
+                    None => sure = false,
+                },
+            }
+        }
+        None
+    }
+
     /// Evaluates the template to JSON.
     pub fn render(&self, scope: &dyn Scope) -> Result<Value, String> {
         match self {
@@ -251,21 +275,44 @@ mod tests {
         assert_eq!(pointers, ["/v/x", "/v/y/0", "/v/y/1", "/v/y/2"]);
     }
 
+    /// A template of what may have secrets, or its first fault.
+    fn with_secrets(text: &str) -> Result<Template, String> {
+        let (faults, earlier, count) = (Faults::default(), HashSet::new(), Cell::new(0));
+        let named = RefCell::default();
+        let place = Place {
+            pointer: "/v".into(),
+            earlier: &earlier,
+            faults: &faults,
+            expressions: &count,
+            secrets: Some(&named),
+        };
+        let template = Template::parse(&json!(text), &place);
+        template.ok_or_else(|| faults.into_vec()[0].message.clone())
+    }
+
+    #[test]
+    fn a_secret_before_the_query_of_a_url_is_seen() {
+        for (text, secret) in [
+            ("https://x/{{ secrets.tok }}", Some("tok")),
+            ("https://x/{{ secrets.tok }}?q=1", Some("tok")),
+            ("https://{{ secrets.user }}:{{ secrets.tok }}@x/", Some("user")),
+            ("https://x/{{ trigger.body.id }}/{{ secrets['tok'] }}", Some("tok")),
+            ("{{ secrets.tok }}", Some("tok")),
+            ("https://x/?k={{ secrets.tok }}", None),
+            ("https://x?k={{ secrets.tok }}/a", None),
+            // What comes first may have a query of its own.
+            ("{{ trigger.body.next }}&k={{ secrets.tok }}/{{ secrets.other }}", None),
+            ("{{ trigger.body.begins }}{{ secrets.tok }}", None),
+            ("https://x/{{ trigger.body.id }}", None),
+            ("https://x/", None),
+        ] {
+            assert_eq!(with_secrets(text).expect(text).secret_before_query(), secret, "{text}");
+        }
+    }
+
     #[test]
     fn a_secret_stands_alone() {
-        let with_secrets = |text: &str| {
-            let (faults, earlier, count) = (Faults::default(), HashSet::new(), Cell::new(0));
-            let named = RefCell::default();
-            let place = Place {
-                pointer: "/v".into(),
-                earlier: &earlier,
-                faults: &faults,
-                expressions: &count,
-                secrets: Some(&named),
-            };
-            let rendered = Template::parse(&json!(text), &place).map(|template| template.render(&Fixed(json!({}))));
-            rendered.ok_or_else(|| faults.into_vec()[0].message.clone())
-        };
+        let with_secrets = |text: &str| with_secrets(text).map(|template| template.render(&Fixed(json!({}))));
         for (text, value) in [
             ("{{ secrets.tok }}", "[tok]"),
             ("Bearer {{secrets.tok}}!{{ secrets.b_2 }}", "Bearer [tok]![b_2]"),

@@ -40,6 +40,8 @@ pub(super) fn options(url: &str) -> Result<PgConnectOptions, sqlx::Error> {
         .options([
             ("statement_timeout", timeout.to_string()),
             ("idle_in_transaction_session_timeout", timeout.to_string()),
+            // That a table exists already is no news.
+            ("client_min_messages", "warning".to_owned()),
         ])
         .log_statements(tracing::log::LevelFilter::Off)
         .log_slow_statements(tracing::log::LevelFilter::Off, Duration::MAX))

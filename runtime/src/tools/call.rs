@@ -96,6 +96,7 @@ impl Loaded {
             return Err(AttemptFailure::permanent(FailureCode::InvalidToolArguments, message));
         }
         let (run, step, timeout) = (by.run, by.step.clone(), by.timeout);
+        let narrower = narrower(&reach, timeout);
         let report = self
             .plugin
             .call(Call {
@@ -121,7 +122,7 @@ impl Loaded {
             secrets: report.uses.secrets.iter().cloned().collect(),
         };
         let checked = async {
-            match report.outcome.map_err(|fault| failure(&fault))? {
+            match report.outcome.map_err(|fault| failure(&timed(fault, narrower)))? {
                 Outcome::Done(answer) => {
                     self.check(&answer, schemas, timeout).await?;
                     output(answer, call, digest, used.clone()).map(Reply::Output)
@@ -230,6 +231,21 @@ fn output(answer: Answer, call: &ToolCall, plugin: PluginDigest, used: Used) -> 
     let content = ToolOutput::stored(answer.content, &result);
     let tool = ToolOutput { plugin, content, is_error: answer.is_error, meta: answer.meta, used };
     Ok(Output { tool: Some(Box::new(tool)), ..Output::of(result) })
+}
+
+/// Who gives a call less time than `timeout`, which is the step's: the grant, or the request.
+fn narrower(reach: &Reach, timeout: Duration) -> Option<&'static str> {
+    let both = [("grant", reach.grant.timeout_seconds), ("request", reach.request.timeout_seconds)];
+    let said = both.into_iter().filter_map(|(whose, seconds)| Some((Duration::from_secs(seconds?.into()), whose)));
+    said.min_by_key(|(time, _)| *time).filter(|(time, _)| *time < timeout).map(|(_, whose)| whose)
+}
+
+/// Says whose time it was that a call used up, where it was not the step's.
+fn timed(mut fault: Fault, narrower: Option<&'static str>) -> Fault {
+    if let Some(whose) = narrower.filter(|_| fault.class == FaultClass::Deadline) {
+        fault.message = format!("{} (`timeout_seconds` of its {whose})", fault.message);
+    }
+    fault
 }
 
 fn failure(fault: &Fault) -> AttemptFailure {

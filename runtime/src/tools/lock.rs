@@ -47,6 +47,11 @@ impl Tools {
             Ok(found) => found,
             Err((member, message)) => return Ok(Err(vec![Fault { pointer: join(&pointer, member), message }])),
         };
+        if let Err(refused) = self.accepted(digest).await? {
+            let member = if tool.plugin.is_some() { "plugin" } else { "tool_name" };
+            let message = format!("the plugin of the tool `{}` may not be used: {refused}", tool.tool);
+            return Ok(Err(vec![Fault { pointer: join(&pointer, member), message }]));
+        }
         let faults = self.argument_faults(tool, input_schema, join(&pointer, "input")).await;
         Ok(if faults.is_empty() { Ok(digest) } else { Err(faults) })
     }

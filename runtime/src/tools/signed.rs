@@ -8,7 +8,7 @@ use super::Tools;
 use super::loaded::Unready;
 use super::upload::Refusal;
 use crate::model::plugin::PluginDigest;
-use crate::store::StoredSignature;
+use crate::store::{StoreError, StoredSignature};
 
 impl Tools {
     /// What people call a key that signed a plugin.
@@ -40,6 +40,16 @@ impl Tools {
         };
         let signature = StoredSignature { signature: signed.signature.to_bytes(), signed_by: signed.by.to_bytes() };
         Ok((artifact, Some(signature)))
+    }
+
+    /// Whether it is enough for this server who signed a plugin, or that nobody did; if not, why.
+    ///
+    /// # Errors
+    /// When the database does not answer, or holds something else than a key.
+    pub async fn accepted(&self, digest: PluginDigest) -> Result<Result<(), Refused>, StoreError> {
+        let signature = self.store.plugin_signature(digest).await?;
+        let by = signature.and_then(|stored| PublicKey::from_bytes(&stored.signed_by));
+        Ok(self.trust.accepts(by.as_ref()))
     }
 
     /// Looks again at a plugin from the database. (Its digest is looked at where it is made ready.)

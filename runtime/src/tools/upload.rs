@@ -130,10 +130,7 @@ impl Tools {
             (true, true) => VersionStatus::Waiting,
             (true, false) => VersionStatus::Active,
         };
-        let inherited = grant.filter(|_| !more && !is_granted).map(|mut grant| {
-            grant.settings.retain(|name, _| request.settings.iter().any(|wish| wish.name == *name));
-            grant
-        });
+        let inherited = grant.filter(|_| !more && !is_granted).map(|grant| grant.fitted(&request));
         Ok((status, inherited))
     }
 }

@@ -94,7 +94,7 @@ fn request(call: &HttpCall, idempotency_key: &str) -> Result<Request, AttemptFai
         headers.append(name.clone(), value.clone());
     }
     let method = Method::try_from(call.method).map_err(|error| invalid(&error))?;
-    Ok(Request { method, url: call.url.clone(), headers, body, secrets: Placeholders::default() })
+    Ok(Request { method, url: call.url.clone(), headers, body, secrets: Placeholders::default(), known: Vec::new() })
 }
 
 fn failure(error: &EgressError) -> AttemptFailure {
