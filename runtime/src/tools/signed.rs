@@ -45,7 +45,7 @@ impl Tools {
     /// Whether it is enough for this server who signed a plugin, or that nobody did; if not, why.
     ///
     /// # Errors
-    /// When the database does not answer, or holds something else than a key.
+    /// When the database does not answer.
     pub async fn accepted(&self, digest: PluginDigest) -> Result<Result<(), Refused>, StoreError> {
         let signature = self.store.plugin_signature(digest).await?;
         let by = signature.and_then(|stored| PublicKey::from_bytes(&stored.signed_by));
