@@ -1,6 +1,7 @@
 //! Cassettes: files with one call each, everything that it needs to be made again without a network, and how it ended.
 //! No value of a secret is in one.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -79,11 +80,15 @@ impl Cassette {
     /// Writes it, as people keep it under version control.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub(super) fn write(&self, file: &Path) -> anyhow::Result<()> {
+    /// When it cannot be written, or is there and was not to be replaced.
+    pub(super) fn write(&self, file: &Path, replace: bool) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
         let folder = file.parent().map_or(Ok(()), std::fs::create_dir_all);
-        folder.and_then(|()| std::fs::write(file, text)).with_context(|| file.display().to_string())
+        let mut options = std::fs::OpenOptions::new();
+        // Somebody else may have written it meanwhile.
+        options.write(true).create(true).truncate(true).create_new(!replace);
+        let open = folder.and_then(|()| options.open(file));
+        open.and_then(|mut open| open.write_all(text.as_bytes())).with_context(|| file.display().to_string())
     }
 
     /// Makes the call again, with these rights, and holds everything that it did against what was recorded.
@@ -167,7 +172,9 @@ mod tests {
         std::fs::write(&file, cassette.to_string()).expect("written");
         let read = Cassette::read(&file)?;
         let again = dir.path().join("new/t.json");
-        read.write(&again).expect("written");
+        read.write(&again, false).expect("written");
+        assert!(read.write(&again, false).is_err(), "it is there");
+        read.write(&again, true).expect("replaced");
         assert_eq!(Cassette::read(&again).expect("read"), read);
         assert_eq!(list(&dir.path().join("new")).expect("read"), [again]);
         Ok(read)

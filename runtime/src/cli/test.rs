@@ -67,6 +67,7 @@ struct Recording<'a> {
     arguments: Value,
     name: String,
     file: PathBuf,
+    replace: bool,
 }
 
 /// Tests, or records.
@@ -132,7 +133,7 @@ impl Test {
             let message = format!("{} is there: give another --name, or --replace it", file.display());
             return Err(Misused(message).into());
         }
-        Ok(Some(Recording { tool, arguments, name, file }))
+        Ok(Some(Recording { tool, arguments, name, file, replace: self.replace }))
     }
 }
 
@@ -161,13 +162,14 @@ async fn record(plugin: &Examined, recording: Recording<'_>, rights: &Rights) ->
     let call = Recorded { fuel: 0, ..Recorded::of(&call, told, (&tape, &uses), &result) };
     if call.unanswered > 0 {
         bail!(
-            "nothing was written: {} of its requests got no whole answer, or one of more than 4 MiB, and cannot be played",
+            "nothing was written: {} of its requests got no whole answer, one of more than 4 MiB, or a header that is no \
+             text, and cannot be played",
             call.unanswered
         );
     }
     let secrets = reach.secrets.iter().map(|secret| secret.name().to_owned()).collect();
     let (requests, outcome) = (call.http.len(), serde_json::to_string_pretty(&call.outcome)?);
-    Cassette { call, grant: reach.grant.clone(), secrets }.write(&recording.file)?;
+    Cassette { call, grant: reach.grant.clone(), secrets }.write(&recording.file, recording.replace)?;
     let (name, file) = (&recording.name, recording.file.display());
     let requests = if requests == 1 { "1 request".to_owned() } else { format!("{requests} requests") };
     print(&printable(&format!("recorded {name}: {file}, {requests}\n{outcome}\n")))
