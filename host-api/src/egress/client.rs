@@ -264,7 +264,7 @@ impl Egress {
                 return Err(EgressError::Coding(String::from_utf8_lossy(coding.as_bytes()).into_owned()));
             }
             scrub.headers(&mut headers);
-            left.names(&mut headers);
+            left.drop_named(&mut headers);
         }
         let limit = self.settings.response_max_bytes;
         Ok((Incoming { status, headers, response, scrub, left: left.clone(), received: 0, limit }, location))

@@ -149,7 +149,7 @@ impl Left {
     }
 
     /// Leaves out headers whose names have a secret in them.
-    pub(super) fn names(&self, headers: &mut HeaderMap) {
+    pub(super) fn drop_named(&self, headers: &mut HeaderMap) {
         let scrub = self.scrub_small();
         let named: Vec<_> = headers.keys().filter(|name| scrub.finds(name.as_str().as_bytes())).cloned().collect();
         for name in named {
