@@ -98,8 +98,7 @@ fn reference(text: &[u8]) -> Escape {
 
 fn name(name: &[u8], closed: bool) -> Option<u8> {
     let (_, byte) = NAMES.iter().find(|(known, _)| known.split(' ').any(|known| known.as_bytes() == name))?;
-    let old = name.eq_ignore_ascii_case(b"amp") || name.eq_ignore_ascii_case(b"lt");
-    let old = old || name.eq_ignore_ascii_case(b"gt") || name.eq_ignore_ascii_case(b"quot");
+    let old = ["amp", "gt", "lt", "quot"].iter().any(|old| name.eq_ignore_ascii_case(old.as_bytes()));
     (closed || old).then_some(*byte)
 }
 

@@ -37,7 +37,7 @@ pub use ask::{AnswerAction, Asked, Question, QuestionAnswer, QuestionBody, Resum
 pub use cache::CacheSettings;
 pub use call::{Call, Listed, Outcome, Plugin, Report, Used};
 pub use document::{Flaw, read_json};
-pub use exchange::{Body, Exchange, Sent};
+pub use exchange::{Body, Exchange, Sent, Values};
 pub use fault::{Fault, FaultClass};
 pub use host::{CodeFrom, GuestLimits, HostLimits, OutboundLimits, PluginHost};
 pub use log::{LogLevel, LogLine, Progress};

@@ -11,18 +11,7 @@ pub(super) fn below(prefix: &str, path: &str) -> bool {
 
 /// Whether separators or dots are written so that only some servers see them.
 pub(super) fn hides(path: &str) -> bool {
-    let mut path = path.to_ascii_lowercase();
-    // What is encoded twice is read by a server behind another.
-    while path.contains("%25") {
-        if hides_in(&path) {
-            return true;
-        }
-        path = path.replace("%25", "%");
-    }
-    hides_in(&path)
-}
-
-fn hides_in(path: &str) -> bool {
+    let path = encoded_once(&path.to_ascii_lowercase());
     // To some servers a `;` ends a segment, so `..;` is `..` to them; to others a zero or a space does.
     let dots = |segment: &str| {
         let rest = segment.strip_prefix("..").or_else(|| segment.strip_prefix('.'));
@@ -31,6 +20,17 @@ fn hides_in(path: &str) -> bool {
     // `%c0` and `%c1` begin what is longer than UTF-8 allows.
     let hidden = ["%2f", "%5c", "%2e", "\\", "//", "%c0%", "%c1%"];
     hidden.iter().any(|hidden| path.contains(hidden)) || path.split('/').any(dots)
+}
+
+/// The path as the last of several servers reads it, each of which decodes what is encoded more than once (`%252e`).
+fn encoded_once(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut once = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        once.push('%');
+        once.push_str(part.trim_start_matches("25"));
+    }
+    once
 }
 
 #[cfg(test)]
@@ -51,6 +51,8 @@ mod tests {
             "/a/%2e%2e/b",
             "/a/%252e%252e/b",
             "/a/%25252Fb",
+            "/a/..%252500/b",
+            "/a/%25c0%25ae",
             "/a/%255c",
             "/a/%c0%ae%c0%ae/b",
             "/a/%C1%9C",
